@@ -55,12 +55,9 @@ def frames(seed: int, videos: int = 12) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_fake_is_paired_with_the_frame_of_its_real_video_at_the_same_or_the_nearest_place(
-    seed: int,
-) -> None:
+def test_a_fake_is_paired_with_the_nearest_frame_of_its_real_video(seed: int) -> None:
     table = frames(seed)
     pairs = match_frames(table)
-    last = dict(table.group_by("video").agg(pl.col("index").max()).rows())
     real = {video: part for (video,), part in table.filter(label=0).group_by("video")}
     expected = [
         row
@@ -74,15 +71,21 @@ def test_a_fake_is_paired_with_the_frame_of_its_real_video_at_the_same_or_the_ne
         one, other = table.row(fake, named=True), table.row(partner, named=True)
         assert other["video"] == one["pair"]
         assert other["label"] == 0
-        listed = real[one["pair"]]["index"].to_list()
-        if one["index"] in listed:
-            assert other["index"] == one["index"]
-            exact += 1
-            continue
-        place = one["index"] / max(last[one["video"]], 1)
-        distances = [abs(index / max(last[one["pair"]], 1) - place) for index in listed]
-        assert distances[listed.index(other["index"])] == pytest.approx(min(distances))
+        distances = [abs(index - one["index"]) for index in real[one["pair"]]["index"]]
+        assert abs(other["index"] - one["index"]) == min(distances)
+        exact += min(distances) == 0
     assert 0 < exact < len(expected)
+
+
+def test_a_fake_that_ends_early_is_paired_with_the_beginning_of_its_real_video() -> None:
+    indices = {"d/real/1": [0, 90, 180, 270, 360], "d/swap/1": [0, 30, 60, 100]}
+    rows = [
+        (int("swap" in video), video, index, "d/real/1" if "swap" in video else "")
+        for video, listed in indices.items()
+        for index in listed
+    ]
+    table = pl.DataFrame(rows, schema=["label", "video", "index", "pair"], orient="row")
+    assert table["index"][match_frames(table).real].to_list() == [0, 0, 90, 90]
 
 
 def test_a_table_without_pairs_has_none_and_one_real_frame_may_be_in_many() -> None:
@@ -167,9 +170,15 @@ def test_every_batch_holds_pairs_of_every_domain(frequency: str, size: int) -> N
             abs(taken[name] / counts[name] - times) < 0.4
             for name, times in zip(IDS, order.repeats, strict=True)
         )
-    share = taken["blend"] / taken.total()
-    whole = counts["blend"] / counts.total()
-    assert share == pytest.approx(0.5 if frequency == "balanced" else whole, abs=0.13)
+
+
+@pytest.mark.parametrize(("frequency", "share"), [("balanced", [5, 5]), ("natural", [9, 1])])
+def test_a_domain_has_its_share_of_every_batch(frequency: str, share: list[int]) -> None:
+    fake, domain = np.arange(54), np.repeat([0, 1], [46, 8])
+    order = DomainPairs(PairRows(fake, fake + 54), domain, IDS, 20, frequency, seed=0)
+    one, other = epochs(ProcessBatches(order), 2)
+    for batch in one + other:
+        assert np.bincount([place[2] for place in batch[::2]]).tolist() == share
 
 
 @pytest.mark.parametrize("kind", KINDS)

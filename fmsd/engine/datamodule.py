@@ -16,7 +16,7 @@ from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.loading.sampler import EndlessBatches, ProcessBatches
+from fmsd.data.loading.sampler import EndlessBatches, Order, ProcessBatches
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores, start_worker
 from fmsd.data.selected_frames import (
@@ -106,6 +106,7 @@ class DataModule(LightningDataModule):
         self.strong = strong
         self.watch_tests = watch_tests
         self.resume_position = (0, 0)  # epoch and batch that training begins with
+        self._order: Order | None = None
 
     def load(self, *parts: DataPart) -> None:
         """Reads the frames of some parts from disk, once for all that follows, and checks them.
@@ -120,6 +121,7 @@ class DataModule(LightningDataModule):
         if "training" in parts or "validation" in parts:
             self.splits = load_training_splits(self.selection, self.listed)
         if "training" in parts:
+            self._order = None
             if self.augment == blending.SBI:
                 blended = blending.add_self_blended(self.splits.train)
                 self.splits = replace(self.splits, train=blended)
@@ -150,14 +152,27 @@ class DataModule(LightningDataModule):
         """Whether the batches consist of pairs."""
         return self.batches in training_order.PAIRS
 
+    @property
+    def order(self) -> Order:
+        """The order of the training frames, made at its first use.
+
+        Raises:
+            InputError: a batch is too small for the domains, a domain lacks a class, or there is no
+                pair.
+        """
+        if self._order is None:
+            self._order = training_order.make_order(
+                self.splits.train, self.batches, self.domains, self.batch_size, self.seed
+            )
+        return self._order
+
     def train_dataloader(self) -> DataLoader[Frames]:
-        """Augmented training frames, shuffled or in batches of every domain.
+        """Augmented training frames in the batches of `order`.
 
         After a resumption they begin at the position of the checkpoint.
 
         Raises:
-            InputError: a batch is too small for the domains or the processes, or a domain lacks a
-                class.
+            InputError: a batch is too small for the processes, or as in `order`.
         """
         manifest = self.splits.train
         dataset = FrameDataset(
@@ -169,16 +184,13 @@ class DataModule(LightningDataModule):
             strong=self.strong,
         )
         rank, processes = self.rank_and_world_size
-        order = training_order.make_order(
-            manifest, dataset, self.batches, self.domains, self.batch_size, self.seed
-        )
-        if self.batch_size < order.group * processes:
+        if self.batch_size < self.order.group * processes:
             raise InputError(
                 f"data.batch_size={self.batch_size} is shared by {processes} processes",
-                f"raise it to at least {order.group * processes}",
+                f"raise it to at least {self.order.group * processes}",
             )
         epoch, start = self.resume_position
-        batches = ProcessBatches(order, rank, processes, epoch, start)
+        batches = ProcessBatches(self.order, rank, processes, epoch, start)
         return self.loader(dataset, batches, reused=True)
 
     def val_dataloader(self) -> list[DataLoader[Frames]]:

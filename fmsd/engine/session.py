@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,8 +249,7 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
     """
     run, plan, data, trainer = setup.run, setup.plan, setup.data, setup.trainer
     check_views(parts.loss, data.strong)
-    batches = math.ceil(len(data.splits.train) / data.batch_size)
-    per_epoch = steps_per_epoch(trainer, batches, settings.accumulate)
+    per_epoch = steps_per_epoch(trainer, data.order.batches, settings.accumulate)
     steps = total_steps(trainer, per_epoch, parts.wrapper.warmup_epochs)
     if setup.choice.monitor is not None:
         check_first_validation(trainer, steps, per_epoch)
@@ -308,7 +306,7 @@ def log_sizes(session: Session) -> None:
         "Method %s: %s are trained on %d frames; %d choose the weights.",
         session.setup.request.name,
         session.adapted.description,
-        len(data.splits.train),
+        data.order.frames,
         len(data.splits.validation),
     )
     domains = data.training_domains

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.pairs import DomainPairs, PairRows, Pairs, match_frames
 from fmsd.data.loading.sampler import UNASSIGNED, EveryDomain, Order, Shuffle
 from fmsd.data.manifest import Manifest
@@ -51,14 +50,11 @@ def domain_of_frames(table: pl.DataFrame, domains: str) -> pl.Series:
     return table[domains].cast(pl.String)
 
 
-def make_order(
-    manifest: Manifest, dataset: FrameDataset, batches: str, domains: str, size: int, seed: int
-) -> Order:
+def make_order(manifest: Manifest, batches: str, domains: str, size: int, seed: int) -> Order:
     """The order of the training frames; logs how often small domains are recycled.
 
     Args:
         manifest: the training frames.
-        dataset: the same, for their labels and the ids of their forgeries.
         batches: one of `BATCHES`.
         domains: `MANIPULATION`, or a column of the manifest.
         size: number of frames in a batch.
@@ -68,12 +64,13 @@ def make_order(
             pair.
     """
     if batches == "shuffle":
-        return Shuffle(dataset.domain, size, seed)
+        return Shuffle(_forgery_ids(manifest), size, seed)
     names = training_domains(manifest, batches, domains)
     if batches in PAIRS:
-        return _paired_order(manifest, dataset, PAIRS[batches], domains, names, size, seed)
+        return _paired_order(manifest, PAIRS[batches], domains, names, size, seed)
     domain = _domain_ids(manifest.table, domains, names)
-    order = EveryDomain(dataset.label, domain, names, size, batches, seed)
+    label = manifest.table["label"].to_numpy().astype(np.int64)
+    order = EveryDomain(label, domain, names, size, batches, seed)
     _log_repeats(
         order.repeats,
         "each fake and each real frame",
@@ -87,7 +84,6 @@ def make_order(
 
 def _paired_order(
     manifest: Manifest,
-    dataset: FrameDataset,
     frequency: str | None,
     domains: str,
     names: list[str],
@@ -98,7 +94,7 @@ def _paired_order(
     pairs = match_frames(manifest.table)
     _log_unpaired(manifest, pairs)
     if frequency is None:
-        return Pairs(pairs, dataset.domain, size, seed)
+        return Pairs(pairs, _forgery_ids(manifest), size, seed)
     domain = _domain_ids(manifest.table[pairs.fake], domains, names)
     order = DomainPairs(pairs, domain, names, size, frequency, seed)
     _log_repeats(
@@ -107,6 +103,12 @@ def _paired_order(
         [f"{name} {times:.2f}" for name, times in zip(names, order.repeats, strict=True)],
     )
     return order
+
+
+def _forgery_ids(manifest: Manifest) -> np.ndarray:
+    """The id of each frame's forgery, or of `real`, in alphabetical order."""
+    forgery = manifest.table["domain"]
+    return _domain_ids(manifest.table, "domain", forgery.unique().sort().to_list())
 
 
 def _domain_ids(table: pl.DataFrame, domains: str, names: list[str]) -> np.ndarray:

@@ -26,12 +26,17 @@ class PairRows(NamedTuple):
     fake: Int[np.ndarray, " pairs"]
     real: Int[np.ndarray, " pairs"]
 
+    @property
+    def frames(self) -> int:
+        """Number of different frames."""
+        return len(np.unique(self.fake)) + len(np.unique(self.real))
+
 
 def match_frames(table: pl.DataFrame) -> PairRows:
     """Pairs each fake frame whose real video is in the table with a frame of that video.
 
-    It is the frame of the same index, else the nearest in relative position: the index as a share
-    of the video's largest.
+    It is the frame with the nearest index: a fake follows its real video frame by frame, from the
+    first on, and may end before it.
 
     Args:
         table: a manifest's rows.
@@ -39,28 +44,22 @@ def match_frames(table: pl.DataFrame) -> PairRows:
     Returns:
         The pairs in the order of their fakes; a real frame may be in several.
     """
-    last = pl.col("index").max().over("video").clip(lower_bound=1)
-    rows = table.with_row_index("row").select(
-        "row", "label", "video", "pair", "index", place=pl.col("index") / last
-    )
-    real = rows.filter(label=0).select("index", "place", pair="video", real="row")
+    rows = table.with_row_index("row").select("row", "label", "video", "pair", "index")
+    real = rows.filter(label=0).select("row", "index", pair="video")
     codes = real.select("pair").unique().sort("pair").with_row_index("code")
-    real = real.join(codes, on="pair").sort("code", "place")
-    fake = rows.filter((pl.col("label") == 1) & (pl.col("pair") != "")).join(codes, on="pair")
-    same = fake.join(real, on=["pair", "index"]).select("row", "real")
-    others = fake.join(same, on="row", how="anti")
     # the keys of two videos are further apart than any two of one video
-    key = (3.0 * pl.col("code") + pl.col("place")).alias("key")
-    near = nearest(real.select(key)["key"].to_numpy(), others.select(key)["key"].to_numpy())
-    found = others.select("row").with_columns(real=real["real"].gather(near))
-    matched = pl.concat([same, found]).sort("row")
-    return PairRows(*(matched[name].to_numpy().astype(np.int64) for name in ("row", "real")))
+    key = pl.col("code").cast(pl.Int64) * 2**33 + pl.col("index")
+    real = real.join(codes, on="pair").with_columns(key=key).sort("key", "row")
+    fake = rows.filter(label=1).join(codes, on="pair").with_columns(key=key).sort("row")
+    near = nearest(real["key"].to_numpy(), fake["key"].to_numpy())
+    chosen = (fake["row"], real["row"][near])
+    return PairRows(*(row.to_numpy().astype(np.int64) for row in chosen))
 
 
 def nearest(
-    known: Float[np.ndarray, " known"], values: Float[np.ndarray, " values"]
+    known: Int[np.ndarray, " known"], values: Int[np.ndarray, " values"]
 ) -> Int[np.ndarray, " values"]:
-    """The position of the nearest known value of each value.
+    """The position of the nearest known value of each value; the smaller one of two.
 
     Args:
         known: in ascending order.
@@ -98,6 +97,11 @@ class Pairs:
     def batches(self) -> int:
         """Number of batches in an epoch; all are full but the last."""
         return math.ceil(len(self.pairs.fake) / (self.size // 2))
+
+    @property
+    def frames(self) -> int:
+        """Number of different frames in the pairs."""
+        return self.pairs.frames
 
     def __call__(self, epoch: int) -> Places:
         """A permutation of the pairs."""
@@ -158,6 +162,11 @@ class DomainPairs:
     def batches(self) -> int:
         """Number of batches in an epoch."""
         return math.ceil(len(self.domain) / (self.size // 2))
+
+    @property
+    def frames(self) -> int:
+        """Number of different frames in the pairs; an epoch may not show all of them."""
+        return self.pairs.frames
 
     @property
     def counts(self) -> Int[np.ndarray, " domains"]:

@@ -46,6 +46,11 @@ class Order(Protocol):
         """Number of batches in an epoch."""
         ...
 
+    @property
+    def frames(self) -> int:
+        """Number of different frames that the epochs show."""
+        ...
+
     def __call__(self, epoch: int) -> Places:
         """The batches of an epoch."""
         ...
@@ -122,6 +127,11 @@ class Shuffle:
         """Number of batches in an epoch; all are full but the last."""
         return math.ceil(len(self.domain) / self.size)
 
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return len(self.domain)
+
     def __call__(self, epoch: int) -> Places:
         """A permutation of the rows."""
         rows = np.random.default_rng([self.seed, epoch]).permutation(len(self.domain))
@@ -181,6 +191,11 @@ class EveryDomain:
     def batches(self) -> int:
         """Number of batches in an epoch."""
         return math.ceil(len(self.label) / self.size)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames; an epoch may not show all of them."""
+        return len(self.label)
 
     @functools.cached_property
     def counts(self) -> Int[np.ndarray, " cells"]:
