@@ -35,6 +35,7 @@ def test_folder_reads_splits_domains_and_videos(tree: Path) -> None:
         "index": 1,
         "split": "test",
         "compression": "",
+        "pair": "",
     }
     assert row == {"path": "test/swap/test1/1.png"} | described
 

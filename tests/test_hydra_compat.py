@@ -46,7 +46,7 @@ def test_a_sweep_gives_each_key_all_its_values() -> None:
     ) == {
         "b": ["1", "2"],
         "c": ["1", "2", "3"],
-        "method": ["lora"],
+        "method": ["lora", "lora_xs"],
         "+d": ["x"],
         "lr": ["interval(0,1)"],
         "e": ["[1,2]"],

@@ -27,7 +27,7 @@ def adaptformer(
     *,
     bottleneck: int,
     scale: float,
-    dropout: float = 0.0,
+    dropout: float = 0.1,
 ) -> Adaptation:
     """Makes a bottleneck beside every MLP and the head trainable, and freezes the rest.
 
