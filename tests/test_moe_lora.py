@@ -113,6 +113,13 @@ def test_a_reduced_precision_gives_about_the_same() -> None:
     torch.testing.assert_close(found.float(), layer(x), rtol=0.05, atol=0.1)
 
 
+def test_the_gates_are_computed_in_full_precision_under_autocast() -> None:
+    layer, x = routed(), torch.randn(200, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer.gates(x)
+    assert torch.equal(found, layer.gates(x))
+
+
 # ---- what is refused
 
 

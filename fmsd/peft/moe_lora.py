@@ -119,7 +119,7 @@ class RoutedLinear(nn.Module):
     kind: ClassVar[str] = "moe_lora"
     unfoldable: ClassVar[str] = "method=moe_lora chooses among its experts for each token"
     frozen: Tensor
-    owner: Tensor
+    members: Tensor
 
     def __init__(
         self,
@@ -146,8 +146,10 @@ class RoutedLinear(nn.Module):
         self.gate = nn.Parameter(weight.new_zeros(len(ranks), self.in_features))
         self.noise = nn.Parameter(weight.new_zeros(len(ranks), self.in_features)) if noise else None
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+        # which rows of `a` are of an expert: a product with it has a cheaper gradient than an index
         owner = torch.arange(len(ranks)).repeat_interleave(torch.tensor(self.ranks))
-        self.register_buffer("owner", owner.to(weight.device), persistent=False)
+        members = functional.one_hot(owner).T.to(weight)
+        self.register_buffer("members", members, persistent=False)
 
     @classmethod
     def rebuild(
@@ -182,18 +184,24 @@ class RoutedLinear(nn.Module):
         raise unroutable("a layer with experts")
 
     def gates(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch experts"]:
-        """Computes the probability of every expert that a token takes, 0 of the others."""
-        logits = functional.linear(x, self.gate)
-        if self.noise is not None and self.training:
-            spread = functional.softplus(functional.linear(x, self.noise)) + LEAST_NOISE
-            logits = logits + spread * torch.randn_like(logits)
-        shares = logits.softmax(-1)
-        return torch.zeros_like(shares).scatter(-1, shares.topk(self.top).indices, 1.0) * shares
+        """Computes the probability of every expert that a token takes, 0 of the others.
+
+        In float32 or better even under autocast: bfloat16 would round close logits to equal ones.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            exact = x.to(torch.promote_types(x.dtype, torch.float32))
+            logits = functional.linear(exact, self.gate.to(exact.dtype))
+            if self.noise is not None and self.training:
+                noise = functional.linear(exact, self.noise.to(exact.dtype))
+                spread = functional.softplus(noise) + LEAST_NOISE
+                logits = logits + spread * torch.randn_like(logits)
+            shares = logits.softmax(-1)
+            return torch.zeros_like(shares).scatter(-1, shares.topk(self.top).indices, 1.0) * shares
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """Computes the layer's output, with the update of the chosen experts."""
         code = functional.linear(x, self.a)
-        code = code * self.gates(x)[..., self.owner].to(code.dtype)
+        code = code * (self.gates(x).to(code.dtype) @ self.members.to(code.dtype))
         return functional.linear(x, self.frozen, self.bias) + functional.linear(code, self.b)
 
     def extra_repr(self) -> str:
