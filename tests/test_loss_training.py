@@ -157,6 +157,7 @@ def test_the_features_of_a_training_step_are_those_of_scoring() -> None:
     for changes in ({}, {"cosine_head": True}):
         model = tiny_vit(**changes).eval()
         capture = FeatureCapture(model)
+        capture.attach()
         image = by_hand((3, 2))[0].image
         logit = model(image)
         feature = capture.take()
@@ -176,6 +177,7 @@ def test_a_compiled_step_has_the_same_features_and_gradients(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     model = tiny_vit()
     capture = FeatureCapture(model)
+    capture.attach()
     compiled = torch.compile(model.forward, backend="aot_eager", fullgraph=True)
     params = [each for each in model.parameters() if each.requires_grad]
     for image in (batch.image for batch in by_hand((2, 2), (3, 1))):  # the second call, too

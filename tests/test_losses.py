@@ -42,7 +42,6 @@ def outputs(count: int = 7, **changes: Any) -> Outputs:
         "progress": 0.2,
         "feature": draw(count, 5),
         "strong_logit": draw(count),
-        "strong_feature": draw(count, 5),
     }
     return Outputs(**(values | changes))
 

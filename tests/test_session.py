@@ -1,5 +1,7 @@
 """A training from its preparation to its last step, without a command."""
 
+import contextlib
+import copy
 import functools
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from fmsd.engine.learner_settings import LearnerSettings
@@ -31,6 +33,7 @@ from fmsd.optim.erm import ERM
 from fmsd.optim.schedule import cosine
 from fmsd.peft.norm import norm
 from tests.conftest import grow_tree, tiny_vit
+from tests.test_losses import LOSSES
 from tests.test_pairs import data as paired_data
 
 
@@ -101,3 +104,27 @@ def test_the_log_counts_the_frames_that_training_shows(
     with caplog.at_level(logging.INFO, "fmsd"):
         log_sizes(session)
     assert f"are trained on {frames} frames; " in caplog.text
+
+
+class Fails(Callback):
+    """Raises an error in the second step."""
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == 1:
+            raise ArithmeticError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_detector_that_was_trained_keeps_no_graph_of_later_passes(
+    fails: bool, forgeries: Path, tmp_path: Path
+) -> None:
+    session = prepared(forgeries, tmp_path, "pairs", LOSSES["gend"])
+    session.learner.callbacks += [Fails()] if fails else []
+    with pytest.raises(ArithmeticError) if fails else contextlib.nullcontext():
+        run_session(session, [])
+    capture, model = session.learner.capture, session.adapted.model
+    assert capture is not None
+    model(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert capture.seen is None
+    copied = copy.deepcopy(model)
+    assert not any(module._forward_pre_hooks for module in copied.modules())

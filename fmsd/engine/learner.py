@@ -178,6 +178,16 @@ class Learner(LightningModule):
         """Moves pixels and labels to the device."""
         return to_device(batch, device)
 
+    def on_fit_start(self) -> None:
+        """Begins to capture features, if the loss needs them."""
+        if self.capture is not None:
+            self.capture.attach()
+
+    def teardown(self, stage: str) -> None:
+        """Ends the capture of features. Lightning does not call it after an exception."""
+        if self.capture is not None:
+            self.capture.remove()
+
     def on_train_epoch_start(self) -> None:
         """Drops batches that an earlier, interrupted fit of this learner left without a step."""
         self.pending_batches.clear()
@@ -261,8 +271,8 @@ class Learner(LightningModule):
         if part.strong is None:
             check_views(self.loss, None)
         elif self.loss.needs_strong_view:
-            logit, feature = self.logit_and_feature(part.strong)
-            return outputs._replace(strong_logit=logit, strong_feature=feature)
+            strong_logit, _ = self.logit_and_feature(part.strong)
+            return outputs._replace(strong_logit=strong_logit)
         return outputs
 
     def logit_and_feature(self, image: Tensor) -> tuple[Tensor, Tensor | None]:

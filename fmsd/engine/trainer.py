@@ -184,6 +184,8 @@ def fit(
             return False
         except MisconfigurationException as error:
             raise trainer_error(error) from error
+        finally:
+            learner.teardown("fit")
     return True
 
 

@@ -18,8 +18,8 @@ class Outputs(NamedTuple):
         weight: 1, or 0 for a frame that only pads a process's batch and must have no influence.
         progress: share of the training's steps that are done, from 0 to below 1.
         feature: the input of the head's last matrix, not normalised; None unless the loss needs it.
-        strong_logit, strong_feature: of the strongly augmented view of the same frames; None unless
-            the loss needs it.
+        strong_logit: of the strongly augmented view of the same frames; None unless the loss needs
+            it.
     """
 
     logit: Float[Tensor, " frames"]
@@ -28,7 +28,6 @@ class Outputs(NamedTuple):
     progress: float = 0.0
     feature: Float[Tensor, "frames channels"] | None = None
     strong_logit: Float[Tensor, " frames"] | None = None
-    strong_feature: Float[Tensor, "frames channels"] | None = None
 
 
 @runtime_checkable

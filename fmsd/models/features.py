@@ -5,17 +5,20 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fmsd.errors import InputError
+from fmsd.linalg import unit_vectors
 from fmsd.models.detector import Detector
-from fmsd.models.head import CosineHead, FeatureHead, unit_vectors
+from fmsd.models.head import CosineHead, FeatureHead
 
 
 class FeatureCapture:
     """Keeps the input of the head's last matrix in a forward pass that builds a graph.
 
-    Its hook stays on the detector, since a compiled forward pass knows the hooks of its first call
-    alone.
+    Its hook stays on the detector from `attach` to `remove`, since a compiled forward pass knows
+    the hooks of its first call alone. If it were not removed after training, every later pass with
+    gradients would keep its graph here.
 
     Raises:
         InputError: the head has no matrix.
@@ -29,8 +32,20 @@ class FeatureCapture:
                 "feature before it for the loss",
                 "take loss=bce, or choose another backbone",
             )
+        self.layer = last
         self.seen: Tensor | None = None
-        last.register_forward_pre_hook(self._keep)
+        self.hook: RemovableHandle | None = None
+
+    def attach(self) -> None:
+        """Begins to keep the features of passes."""
+        if self.hook is None:
+            self.hook = self.layer.register_forward_pre_hook(self._keep)
+
+    def remove(self) -> None:
+        """Ends it, and forgets the features."""
+        if self.hook is not None:
+            self.hook.remove()
+        self.hook = self.seen = None
 
     def _keep(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         """The hook."""
