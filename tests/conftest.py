@@ -1,6 +1,7 @@
 """Shared fixtures. Shapes in annotations are checked while the tests run."""
 
 import functools
+import logging
 import os
 import shutil
 import sys
@@ -94,6 +95,12 @@ UNFOLDABLE: dict[str, Method] = {
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> None:
+    """A command that an earlier test ran in this process has set another level."""
+    logging.getLogger("fmsd").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
