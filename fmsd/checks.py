@@ -31,6 +31,37 @@ def check_range(
         raise InputError(f"{key}={value} is out of range", f"give {limits}{meaning}")
 
 
+def check_dropout(dropout: float) -> None:
+    """Checks that a method's dropout is a probability below 1.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not 0 <= dropout < 1:
+        raise InputError(
+            f"method.dropout={dropout} is no probability below 1",
+            "set it to 0 or more and less than 1",
+        )
+
+
+def check_factor(key: str, value: float, what: str, example: str) -> None:
+    """Checks that the factor of a method's update is above 0.
+
+    Args:
+        key: the setting as the user writes it.
+        what: the update, in the plural.
+        example: a usual value, for the remedy.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not value > 0:
+        raise InputError(
+            f"{key}={value} would switch the {what} off or turn them round",
+            f"set it above 0, e.g. to {example}",
+        )
+
+
 def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
     """Checks that a setting is one of its choices.
 

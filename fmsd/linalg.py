@@ -1,10 +1,11 @@
-"""Linear algebra of weight matrices: singular directions, truncation, and energies."""
+"""Linear algebra: singular directions, truncation and energies of matrices, and unit vectors."""
 
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
+from torch.nn import functional
 
 DirectionSplit = Literal["tail", "top", "random"]
 """Which singular directions to split off: the smallest, the largest, or random ones."""
@@ -28,12 +29,22 @@ DEPTH, WIDTH = 5, 21
 It captures more of a task vector than `torch.svd_lowrank`, in less time.
 """
 
+SHORTEST = 1e-6
+"""Least length by which a vector is divided, so that the gradient at zero is finite."""
+
 OVERLAP = 1e-4
 """Overlap with earlier rows below which one projection makes rows orthonormal in float32."""
 
 
 SVD = Literal["exact", "krylov"]
 """How to truncate matrices: by a whole decomposition, or in a block Krylov space."""
+
+
+def unit_vectors(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Normalises vectors along the last dimension, in float32 or better; zeros stay zeros."""
+    return functional.normalize(
+        vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1, eps=SHORTEST
+    )
 
 
 class Quality(NamedTuple):

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from fmsd.models.detector import Detector, detector, meta_detector
 from fmsd.optim.groups import decay_groups, trainable_parameters
-from fmsd.peft.adaptformer import AdaptedMlp, adaptformer
+from fmsd.peft.adaptformer import AdaptedMlp, adaptformer, mlp_names
 from tests.conftest import tiny_vit
-from tests.test_families import BY_NAME, build, refusal, stir
+from tests.test_families import BY_NAME, SWIN, build, refusal, stir
 
 
 def adapted(**changes: Any) -> Detector:
@@ -73,6 +73,30 @@ def test_pooling_and_head_have_no_bottleneck() -> None:
     adaptformer(model, bottleneck=4, scale=0.1)
     found = [name for name, part in model.named_modules() if isinstance(part, AdaptedMlp)]
     assert found == ["backbone.blocks.0.mlp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "changes", "beside"),
+    [
+        ("swinv2_cr_tiny_224", 32, SWIN | {"depths": (1,), "num_heads": (2,)}, "attn.meta_mlp"),
+        ("maxvit_rmlp_nano_rw_256", 256, {}, "attn.rel_pos.mlp"),
+    ],
+)
+def test_an_mlp_inside_of_an_attention_has_no_bottleneck(
+    name: str, size: int, changes: dict[str, Any], beside: str
+) -> None:
+    model = meta_detector(functools.partial(detector, name, size, **changes))
+    modules = {module for module, _ in model.backbone.named_modules()}
+    assert any(module.endswith(beside) for module in modules)
+    found = mlp_names(model)
+    assert {module.rpartition(".")[2] for module in found} == {"mlp"}
+    assert not any(module.endswith(beside) for module in found)
+    assert found
+
+
+def test_an_mlp_that_weights_channels_has_no_bottleneck() -> None:
+    model = meta_detector(functools.partial(detector, "gcresnet50t", 32))
+    assert "ByobNet has no MLP" in refusal(lambda: adaptformer(model, bottleneck=4, scale=0.1))
 
 
 def test_projections_decay_and_biases_do_not() -> None:

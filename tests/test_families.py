@@ -85,6 +85,7 @@ FAMILIES = [
     Family("vit_pe_core_tiny_patch16_384", (*BOTH, "attn_pool.*"), POOL, VIT),
     Family("swin_tiny_patch4_window7_224", BOTH, FUSED, SWIN),
     Family("swinv2_tiny_window8_256", BOTH, FUSED, SWIN),
+    Family("swinv2_cr_tiny_224", (*BOTH, "!*.meta_mlp.*"), FUSED, SWIN),
     Family("hiera_tiny_224", BOTH, FUSED, HIERA | {"img_size": (64, 64)}, 64),
     Family("sam2_hiera_tiny", BOTH, FUSED, HIERA | {"global_att_blocks": ()}, 64),
     Family("convnext_tiny", ("mlp",), {"mlp.fc1", "mlp.fc2"}, CONVNEXT),

@@ -20,13 +20,14 @@ from torch.nn import functional
 
 from fmsd.cli.main import main
 from fmsd.errors import InputError
+from fmsd.linalg import unit_vectors
 from fmsd.merge.average import Average
 from fmsd.merge.task_vectors import Specialists, TensorPart
 from fmsd.merge.task_vectors import merge_tensors as merged
 from fmsd.models.attribution import gradcam
 from fmsd.models.detector import Detector, detector, meta_detector
 from fmsd.models.features import features_and_logits
-from fmsd.models.head import SCALE, CosineHead, unit_vectors
+from fmsd.models.head import SCALE, CosineHead
 from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
 from fmsd.peft.fmsd import fmsd

@@ -170,6 +170,9 @@ def test_what_cannot_be_is_refused_and_the_detector_is_left_alone(
     for wrong in ({"init": "olora"}, {"scaling": "sqrt"}):
         with pytest.raises(InputError, match=rf"method\.{next(iter(wrong))}="):
             lora(tiny, patterns=["attention"], rank=2, alpha=8, **wrong)  # pyright: ignore
+    for init in ("pissa", "milora"):
+        with pytest.raises(InputError, match=rf"dropout=0\.1 .*method\.init={init}.*set it to 0"):
+            lora(tiny, patterns=["attention"], rank=2, alpha=8, dropout=0.1, init=init)  # pyright: ignore
     assert not layers(tiny)
     assert all(parameter.requires_grad for parameter in tiny.parameters())
     lora(tiny, patterns=["attention"], rank=24, alpha=8)  # a random start has no such limit

@@ -65,6 +65,7 @@ REFUSED = {
     | {
         "swin_tiny_patch4_window7_224",
         "swinv2_tiny_window8_256",
+        "swinv2_cr_tiny_224",
         "hiera_tiny_224",
         "sam2_hiera_tiny",
     },

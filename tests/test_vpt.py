@@ -2,6 +2,7 @@
 
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from timm.models.vision_transformer import Block
 
 from fmsd.models.detector import Detector, detector, meta_detector
 from fmsd.optim.groups import decay_groups, trainable_parameters
+from fmsd.peft import adapter
 from fmsd.peft.vpt import PromptedBlock, vpt
 from tests.conftest import tiny_vit
 from tests.test_families import BY_NAME, build, refusal, stir
@@ -129,6 +131,26 @@ def test_other_backbones_are_refused_and_unchanged(name: str) -> None:
     assert "method=lora" in sentence
     assert [type(module) for module in model.modules()] == before
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_transformer_of_patches_of_any_size_is_refused_and_unchanged() -> None:
+    tiny = {"embed_dim": 24, "depth": 1, "num_heads": 2, "patch_size": 8}
+    model = detector("naflexvit_base_patch16_gap", 32, **tiny)
+    assert "NaFlexVit is no plain vision transformer" in refusal(lambda: vpt(model, tokens=2))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_a_file_with_prompts_at_another_place_is_refused(prefix: int, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    model: Any = tiny_vit()
+    base = {"name": "vit", "hash": adapter.fingerprint(model)}
+    vpt(model, tokens=2)
+    model.backbone.blocks[1].prefix = prefix
+    adapter.save(model, tmp_path, base, {})
+    torch.manual_seed(7)
+    sentence = refusal(lambda: adapter.load(tiny_vit(), tmp_path))
+    assert f"'blocks.1' inserts its prompts after {prefix} tokens, and Vision" in sentence
 
 
 def test_a_derived_block_is_refused() -> None:

@@ -7,10 +7,8 @@ pairs of the same class: GenD (Yermakov et al., WACV 2026, arXiv 2508.06248).
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn import functional
 
-SHORTEST = 1e-6
-"""Least length by which a feature is divided, so that the gradient at zero is finite."""
+from fmsd.linalg import unit_vectors
 
 
 def uniformity(
@@ -49,7 +47,7 @@ def _squared_distances(
     feature: Float[Tensor, "frames channels"],
 ) -> Float[Tensor, "frames frames"]:
     """2 - 2 <z_i, z_j>: without a root, whose gradient is infinite for equal features."""
-    unit = functional.normalize(feature, dim=1, eps=SHORTEST)
+    unit = unit_vectors(feature)
     return (2 - 2 * unit @ unit.T).clamp(min=0)
 
 

@@ -9,8 +9,8 @@ the weights too, and has a logit scale of 12 and no bias. The cosine head is our
 a detector of one logit: no bias, since the features of a pretrained backbone share a mean
 direction, along which w can shift all logits; and a trainable scale, initially 12.
 
-The names of its tensors tell the kind of a head, so that no file of one kind is loaded as another:
-`weight`, `bias` of timm's plain head, `weight`, `log_scale` of the cosine head, and
+The names of its tensors identify the kind of a head, so that no file of one kind is loaded as
+another: `weight`, `bias` of timm's plain head, `weight`, `log_scale` of the cosine head, and
 `linear.weight`, `linear.bias` of the feature head.
 """
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsd.errors import InputError
+from fmsd.linalg import unit_vectors
 
 SCALE = 12.0
 """The initial scale, as in GAC-FAS."""
@@ -35,9 +36,6 @@ SPREAD = 0.02
 The length of the direction matters only to Adam, whose steps turn a short vector faster than a long
 one: with timm's scale the head turns as fast as a plain one, whatever its width.
 """
-
-SHORTEST = 1e-6
-"""Least length by which a vector is divided, so that the gradient at zero is finite."""
 
 HeadKind = bool | Literal["feature"]
 """Which head, in the words of `head.normalise`: plain, cosine (true) or feature."""
@@ -124,13 +122,6 @@ def check_one_vector(feature: Tensor) -> None:
             "head.normalise=true or feature needs one vector an image",
             "set head.normalise=false, or choose another backbone",
         )
-
-
-def unit_vectors(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Normalises vectors along the last dimension, in float32 or better; zeros stay zeros."""
-    return functional.normalize(
-        vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1, eps=SHORTEST
-    )
 
 
 def replace_head(backbone: nn.Module, kind: Literal[True, "feature"]) -> None:

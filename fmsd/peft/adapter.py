@@ -30,6 +30,7 @@ from fmsd.peft.layer_kinds import layer_class
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear
 from fmsd.peft.svd_cache import tensor_bytes
+from fmsd.peft.vpt import PromptedBlock
 from fmsd.state import StateFile, check_finite, read_fault
 
 ADAPTER_FORMAT = 2
@@ -316,6 +317,25 @@ def rebuild_layer(
         ) from error
 
 
+def check_prefix(block: PromptedBlock, name: str, backbone: nn.Module, folder: Path) -> None:
+    """Checks that prompts are inserted where the backbone's prefix tokens end.
+
+    Args:
+        name: of the block in the backbone.
+        folder: of the adapter, for messages.
+
+    Raises:
+        InputError: they are not.
+    """
+    count = getattr(backbone, "num_prefix_tokens", None)
+    if block.prefix != count:
+        raise InputError(
+            f"{folder / DESCRIPTION} is damaged: the layer {name!r} inserts its prompts after "
+            f"{block.prefix} tokens, and {type(backbone).__name__} has {count} before its patches",
+            f"take {DESCRIPTION} and {TENSORS} anew from one run",
+        )
+
+
 def load(detector: Detector, folder: Path) -> dict[str, Any]:
     """Applies the adapter in a folder to a detector with base weights; returns its description.
 
@@ -329,9 +349,10 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
     modules = dict(detector.backbone.named_modules())
     for name in description["layers"]:
         layer = modules.get(name, nn.Identity())  # which `rebuild_layer` refuses
-        detector.backbone.set_submodule(
-            name, rebuild_layer(layer, name, description, tensors, folder)
-        )
+        adapted = rebuild_layer(layer, name, description, tensors, folder)
+        if isinstance(adapted, PromptedBlock):
+            check_prefix(adapted, name, detector.backbone, folder)
+        detector.backbone.set_submodule(name, adapted)
     detector.requires_grad_(False)
     for name, parameter in detector.backbone.named_parameters():
         parameter.requires_grad_(name in tensors)

@@ -8,17 +8,31 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from timm.layers.attention_pool import AttentionPoolLatent
+from timm.layers.gather_excite import GatherExcite
+from timm.layers.global_context import GlobalContext
 from timm.layers.mlp import ConvMlp, GatedMlp, GlobalResponseNormMlp, GluMlp, Mlp, SwiGLU
+from timm.layers.pos_embed_rel import RelPosMlp
+from timm.models.swin_transformer_v2_cr import WindowMultiHeadAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsd.checks import check_dropout, check_factor
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
 
 MLPS = (Mlp, GluMlp, SwiGLU, GatedMlp, ConvMlp, GlobalResponseNormMlp)
-"""timm's MLPs: each is called with the features and returns its contribution to them."""
+"""timm's MLPs: in a block each is called with the features and returns its contribution to them."""
+
+INNER = (
+    AttentionPoolLatent,
+    WindowMultiHeadAttention,
+    RelPosMlp,
+    GatherExcite,
+    GlobalContext,
+)
+"""Modules whose own MLP is none of a block: of pooling, biases of positions, or channel gates."""
 
 
 def adaptformer(
@@ -41,16 +55,8 @@ def adaptformer(
     """
     if bottleneck < 1:
         raise InputError(f"method.bottleneck={bottleneck} is no width", "set it to 1 or more")
-    if not scale > 0:
-        raise InputError(
-            f"method.scale={scale} would switch the adapters off or turn them round",
-            "set it above 0, e.g. to 0.1",
-        )
-    if not 0 <= dropout < 1:
-        raise InputError(
-            f"method.dropout={dropout} is no probability below 1",
-            "set it to 0 or more and less than 1",
-        )
+    check_factor("method.scale", scale, "adapters", "0.1")
+    check_dropout(dropout)
     names = mlp_names(detector)
     if not names:
         raise InputError(
@@ -66,12 +72,12 @@ def adaptformer(
 
 
 def mlp_names(detector: Detector) -> list[str]:
-    """The names of the MLPs in a backbone's blocks: not those of the head or of a pooling layer."""
+    """The names of the MLPs in a backbone's blocks: not those of the head or inside of `INNER`."""
     modules = dict(detector.backbone.named_modules())
     outside = [
         f"{name}."
         for name, module in modules.items()
-        if module is detector.head() or isinstance(module, AttentionPoolLatent)
+        if module is detector.head() or isinstance(module, INNER)
     ]
     return [
         name

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsd.checks import check_choice
+from fmsd.checks import check_choice, check_dropout, check_factor
 from fmsd.console import track
 from fmsd.errors import InputError
 from fmsd.linalg import DirectionSplit
@@ -58,7 +58,8 @@ def lora(
         patterns: layers to adapt, see `fmsd.peft.inject.select_layers`.
         rank: rank of the update, at least 1.
         alpha: the update is scaled by alpha / rank; above 0.
-        dropout: dropout probability of the update's input in training, in [0, 1).
+        dropout: dropout probability of the update's input in training, in [0, 1); 0 with `pissa`
+            and `milora`, whose update starts as a part of the pretrained function.
         dora: train the length of every row of the weight too.
         init: how the update starts.
         scaling: the update is scaled by alpha / rank, or with `rslora` by alpha / sqrt(rank).
@@ -71,15 +72,13 @@ def lora(
     check_choice("method.scaling", scaling, get_args(Scaling))
     if rank < 1:
         raise InputError(f"method.rank={rank} is no rank", "set it to 1 or more")
-    if not alpha > 0:
+    check_factor("method.alpha", alpha, "updates", "twice the rank")
+    check_dropout(dropout)
+    if dropout and init in SPLITS:
         raise InputError(
-            f"method.alpha={alpha} would switch the update off or turn it round",
-            "set it above 0, e.g. to twice the rank",
-        )
-    if not 0 <= dropout < 1:
-        raise InputError(
-            f"method.dropout={dropout} is no probability below 1",
-            "set it to 0 or more and less than 1",
+            f"method.dropout={dropout} would act on the part of the pretrained weight with which "
+            f"an update of method.init={init} starts",
+            "set it to 0, or take method.init=kaiming or gaussian",
         )
     layers = select_layers(detector, patterns)
     if init in SPLITS:
@@ -116,8 +115,8 @@ class LoraLinear(nn.Module):
         layer: the pretrained layer.
         rank: rank of the update.
         alpha: the update is scaled by alpha / rank.
-        dropout: dropout probability of the update's input in training; the frozen product sees the
-            whole input.
+        dropout: dropout probability of the update's input in training, 0 unless B starts at zero;
+            the frozen product sees the whole input.
         dora: train a magnitude of every row of the weight.
         init, scaling: see `lora`.
         start: B and A at the start, if they are known already.

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsd.checks import check_range
+from fmsd.checks import check_factor, check_range
 from fmsd.console import track
-from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import (
     Matrix,
@@ -51,11 +50,7 @@ def lora_xs(
     """
     check_range("method.rank", rank, 1)
     check_range("method.sigma", sigma)
-    if not alpha > 0:
-        raise InputError(
-            f"method.alpha={alpha} would switch the update off or turn it round",
-            "set it above 0, e.g. to the rank",
-        )
+    check_factor("method.alpha", alpha, "updates", "the rank")
     layers = select_layers(detector, patterns)
     check_directions(layers, rank, "method.rank")
     probe(detector)

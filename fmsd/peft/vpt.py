@@ -21,6 +21,7 @@ from timm.models.vision_transformer import (
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsd.checks import check_dropout
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.method import Adaptation, Batches
@@ -59,28 +60,25 @@ def vpt(
     """
     if tokens < 1:
         raise InputError(f"method.tokens={tokens} is no number of tokens", "set it to 1 or more")
-    if not 0 <= dropout < 1:
-        raise InputError(
-            f"method.dropout={dropout} is no probability below 1",
-            "set it to 0 or more and less than 1",
-        )
+    check_dropout(dropout)
     backbone: Any = detector.backbone
     blocks = getattr(backbone, "blocks", None)
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
     if (
         not isinstance(blocks, nn.Sequential | nn.ModuleList)
         or not hasattr(backbone, "num_prefix_tokens")
+        or patch is None
         or any(type(block) not in BLOCKS for block in blocks)
     ):
         raise InputError(
             f"{type(backbone).__name__} is no plain vision transformer, in whose blocks method=vpt "
             "could insert tokens: its blocks work on windows, on feature maps or with a table of "
-            "relative positions",
+            "relative positions, or its patches have no fixed size",
             "choose such a backbone, e.g. clip_vit_l14 or dinov2_l14, or another method, e.g. "
             "method=lora",
         )
     probe(detector)
-    height, width = backbone.patch_embed.patch_size
-    bound = math.sqrt(6 / (3 * height * width + backbone.embed_dim))
+    bound = math.sqrt(6 / (3 * math.prod(patch) + backbone.embed_dim))
     for number, block in enumerate(blocks):
         prompted = PromptedBlock(
             block, tokens, backbone.embed_dim, backbone.num_prefix_tokens, dropout
