@@ -103,7 +103,7 @@ def test_it_compiles_into_one_graph_and_trains_in_mixed_precision(
     assert (gradient - exact).norm() < 0.03 * exact.norm()
 
 
-def test_only_the_small_matrices_and_the_head_learn(tiny: Detector) -> None:
+def test_only_the_small_matrices_and_the_head_are_trained(tiny: Detector) -> None:
     lora_xs(tiny, patterns=["attention"], rank=3)
     own = {
         f"backbone.blocks.{block}.attn.{layer}.r" for block in (0, 1) for layer in ("qkv", "proj")

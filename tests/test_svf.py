@@ -111,7 +111,7 @@ def test_the_signs_of_the_directions_do_not_matter() -> None:
     assert torch.equal(*weights)
 
 
-def test_only_singular_values_and_the_head_learn_and_the_rest_stays_bit_equal(
+def test_only_singular_values_and_the_head_are_trained_and_the_rest_stays_bit_equal(
     tiny: Detector,
 ) -> None:
     svf(tiny, patterns=["attention"])
