@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,7 +110,9 @@ def test_the_log_counts_the_frames_that_training_shows(
 class Fails(Callback):
     """Raises an error in the second step."""
 
-    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == 1:
             raise ArithmeticError
 

@@ -134,7 +134,7 @@ def test_other_backbones_are_refused_and_unchanged(name: str) -> None:
 
 
 def test_a_transformer_of_patches_of_any_size_is_refused_and_unchanged() -> None:
-    tiny = {"embed_dim": 24, "depth": 1, "num_heads": 2, "patch_size": 8}
+    tiny: dict[str, Any] = {"embed_dim": 24, "depth": 1, "num_heads": 2, "patch_size": 8}
     model = detector("naflexvit_base_patch16_gap", 32, **tiny)
     assert "NaFlexVit is no plain vision transformer" in refusal(lambda: vpt(model, tokens=2))
     assert all(parameter.requires_grad for parameter in model.parameters())

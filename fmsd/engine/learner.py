@@ -20,6 +20,7 @@ from fmsd.engine.datamodule import to_device
 from fmsd.engine.diagnostics import warn_of_perturbation
 from fmsd.engine.distributed import all_reduce_sum, broadcast_tensors, is_distributed
 from fmsd.engine.domains import Part, count_frames, select_domain
+from fmsd.engine.feature_capture import CaptureCallback
 from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.lightning_compat import forward_context
 from fmsd.engine.passes import loss_pass
@@ -112,6 +113,8 @@ class Learner(LightningModule):
         self.domains = list(domains)
         self.seed = seed
         self.callbacks = list(callbacks)
+        if self.capture is not None:
+            self.callbacks.append(CaptureCallback(self.capture))
         self.validation_loss = MeanMetric()
         self.pending_batches: list[Frames] = []
         self.warned: set[str] = set()
@@ -177,16 +180,6 @@ class Learner(LightningModule):
     ) -> Frames:
         """Moves pixels and labels to the device."""
         return to_device(batch, device)
-
-    def on_fit_start(self) -> None:
-        """Begins to capture features, if the loss needs them."""
-        if self.capture is not None:
-            self.capture.attach()
-
-    def teardown(self, stage: str) -> None:
-        """Ends the capture of features. Lightning does not call it after an exception."""
-        if self.capture is not None:
-            self.capture.remove()
 
     def on_train_epoch_start(self) -> None:
         """Drops batches that an earlier, interrupted fit of this learner left without a step."""
@@ -266,13 +259,11 @@ class Learner(LightningModule):
             InputError: the loss needs a second view, and the batch has none.
         """
         logit, feature = self.logit_and_feature(part.image)
-        progress = self.global_step / self.steps
-        outputs = Outputs(logit, part.label, part.weight, progress, feature)
+        outputs = Outputs(logit, part.label, part.weight, self.global_step / self.steps, feature)
         if part.strong is None:
             check_views(self.loss, None)
         elif self.loss.needs_strong_view:
-            strong_logit, _ = self.logit_and_feature(part.strong)
-            return outputs._replace(strong_logit=strong_logit)
+            return outputs._replace(strong_logit=self.logit_and_feature(part.strong)[0])
         return outputs
 
     def logit_and_feature(self, image: Tensor) -> tuple[Tensor, Tensor | None]:

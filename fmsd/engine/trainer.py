@@ -184,8 +184,6 @@ def fit(
             return False
         except MisconfigurationException as error:
             raise trainer_error(error) from error
-        finally:
-            learner.teardown("fit")
     return True
 
 

@@ -30,7 +30,7 @@ from fmsd.peft.layer_kinds import layer_class
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear
 from fmsd.peft.svd_cache import tensor_bytes
-from fmsd.peft.vpt import PromptedBlock
+from fmsd.peft.vpt import PromptedBlock, check_prefix
 from fmsd.state import StateFile, check_finite, read_fault
 
 ADAPTER_FORMAT = 2
@@ -317,25 +317,6 @@ def rebuild_layer(
         ) from error
 
 
-def check_prefix(block: PromptedBlock, name: str, backbone: nn.Module, folder: Path) -> None:
-    """Checks that prompts are inserted where the backbone's prefix tokens end.
-
-    Args:
-        name: of the block in the backbone.
-        folder: of the adapter, for messages.
-
-    Raises:
-        InputError: they are not.
-    """
-    count = getattr(backbone, "num_prefix_tokens", None)
-    if block.prefix != count:
-        raise InputError(
-            f"{folder / DESCRIPTION} is damaged: the layer {name!r} inserts its prompts after "
-            f"{block.prefix} tokens, and {type(backbone).__name__} has {count} before its patches",
-            f"take {DESCRIPTION} and {TENSORS} anew from one run",
-        )
-
-
 def load(detector: Detector, folder: Path) -> dict[str, Any]:
     """Applies the adapter in a folder to a detector with base weights; returns its description.
 
@@ -351,7 +332,7 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
         layer = modules.get(name, nn.Identity())  # which `rebuild_layer` refuses
         adapted = rebuild_layer(layer, name, description, tensors, folder)
         if isinstance(adapted, PromptedBlock):
-            check_prefix(adapted, name, detector.backbone, folder)
+            check_prefix(adapted, name, detector.backbone, folder / DESCRIPTION)
         detector.backbone.set_submodule(name, adapted)
     detector.requires_grad_(False)
     for name, parameter in detector.backbone.named_parameters():

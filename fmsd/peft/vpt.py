@@ -5,6 +5,7 @@ Jia et al., ECCV 2022, arXiv 2203.12119.
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -173,3 +174,22 @@ class PromptedBlock(nn.Module):
     def extra_repr(self) -> str:
         """The arguments that `print(model)` shows."""
         return ", ".join(f"{name}={value}" for name, value in self.describe().items())
+
+
+def check_prefix(block: PromptedBlock, name: str, backbone: nn.Module, source: Path) -> None:
+    """Checks that the prompts of a file are inserted where the backbone's prefix tokens end.
+
+    Args:
+        name: of the block in the backbone.
+        source: the file.
+
+    Raises:
+        InputError: they are not.
+    """
+    count = getattr(backbone, "num_prefix_tokens", None)
+    if block.prefix != count:
+        raise InputError(
+            f"{source} is damaged: the layer {name!r} inserts its prompts after {block.prefix} "
+            f"tokens, and {type(backbone).__name__} has {count} before its patches",
+            f"take {source.name} and its weights anew from one run",
+        )
