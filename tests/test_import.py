@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.peft import adapter
 from fmsd.runs.folder import Run
+from fmsd.tasks.fold import timm_call
 from tests.conftest import fmsd_here, grow_tree
 from tests.films import film, walk
 from tests.published import (
@@ -85,6 +87,25 @@ def test_it_is_loaded_and_scores_as_the_published_network(run: Path, network: nn
     facts = detector.facts
     assert (facts.size, facts.crops.margin, facts.crops.align) == (96, 1.3, True)
     assert (facts.crops_known, facts.meanings, facts.validation) == (True, {}, {})
+
+
+@torch.no_grad()
+def test_the_line_that_fold_prints_builds_the_same_network(
+    run: Path, network: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fold", f"run={run}", f"out={tmp_path / 'plain.safetensors'}"]) == 0
+    line = capsys.readouterr().out.partition("in timm: ")[2].strip()
+    assert "clip_quickgelu_224" in line
+    model = eval(line, {"timm": timm}).eval()  # as a user pastes it
+    model.load_state_dict(load_file(tmp_path / "plain.safetensors"))
+    image = torch.rand(2, 3, 96, 96)
+    found = model((image - 0.5) / 0.5).squeeze(1)
+    torch.testing.assert_close(found, published_logit(network, image, HALF_STATISTICS))
+
+
+def test_the_line_leaves_out_what_is_not_timms() -> None:
+    settings = {"_target_": "x", "name": "tf_efficientnet_b4", "size": 96, "padding": "x", "a": 2}
+    assert timm_call(settings, 0) == "timm.create_model('tf_efficientnet_b4', num_classes=0, a=2)"
 
 
 def test_it_has_no_data_of_its_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

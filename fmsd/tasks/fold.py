@@ -25,6 +25,12 @@ log = logging.getLogger(__name__)
 WRITER = "fmsd fold"
 """The writer that a folded file names in its metadata."""
 
+OWN_SETTINGS = (
+    "_target_", "_partial_", "name", "size", "pretrained", "weights", "normalise_head",
+    "cosine_head", "mean", "std", "padding",
+)  # fmt: skip
+"""The settings of a backbone that timm does not take as arguments, its name among them."""
+
 
 def fold(
     run: Run,
@@ -76,13 +82,33 @@ def fold(
     with atomic(out) as partial:
         save_file(state, partial, metadata=metadata)
     parameters = sum(value.numel() for value in state.values())
+    kind = head_kind(state, adapter.head_name(model))
     print(f"{out}: {len(state)} tensors, {parameters:,} parameters")
-    if kind := head_kind(state, adapter.head_name(model)):
+    print(f"Its network in timm: {timm_call(backbone, classes=0 if kind else 1)}")
+    if padding := backbone.get("padding"):
+        log.warning(
+            "Its network pads its convolutions otherwise than timm does: timm's model gives other "
+            "scores with these weights. fmsd pads them as the run did with backbone.padding=%s.",
+            padding,
+        )
+    if kind:
         log.warning(
             "Its head normalises the feature, which no head of timm does: fmsd loads it with "
             "head.normalise=%s; docs/concepts/head.md has the lines for timm.",
             str(kind).lower(),
         )
+
+
+def timm_call(backbone: Mapping[str, Any], classes: int) -> str:
+    """The line of Python that builds a backbone in timm.
+
+    Args:
+        backbone: its settings.
+        classes: number of outputs; 0 for the feature.
+    """
+    given = {key: value for key, value in backbone.items() if key not in OWN_SETTINGS}
+    arguments = "".join(f", {key}={value!r}" for key, value in given.items() if value is not None)
+    return f"timm.create_model({backbone['name']!r}, num_classes={classes}{arguments})"
 
 
 def _is_folded(path: Path) -> bool:
