@@ -1,4 +1,4 @@
-"""Quotes texts for Hydra's grammar of overrides and for a shell."""
+"""Quotes texts for Hydra's grammar of overrides, for a shell and for a terminal."""
 
 import re
 import shlex
@@ -22,3 +22,10 @@ def hydra_quote(text: str | Path, mark: str = "'") -> str:
 def shell_override(key: str, path: str | Path) -> str:
     """The override that sets a key to a path, quoted for a shell."""
     return shlex.quote(f"{key}={path}")
+
+
+def printable(text: str) -> str:
+    """A text with escapes in place of what a terminal would obey, such as control characters."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

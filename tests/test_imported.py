@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector, detector
 from fmsd.models.imported import (
-    LAYOUTS,
     backbone_settings,
     convert_detector,
     copy_weights,
     read_gend_head,
     recognise_layout,
 )
+from fmsd.models.layouts import LAYOUTS
+from fmsd.state import tensor_shapes
 from tests.published import (
     CLIP_STATISTICS,
     HALF_STATISTICS,
@@ -95,11 +96,11 @@ CASES = {
         lambda: noisy(DeepfakeBenchClip()), "DeepfakeBench's CLIP", NARROW_CLIP, HALF_STATISTICS
     ),
     "xception": Case(
-        lambda: lively(Xception(), 0.6), "DeepfakeBench's Xception", {}, HALF_STATISTICS
+        lambda: lively(Xception(), 0.6), "a DeepfakeBench detector on Xception", {}, HALF_STATISTICS
     ),
     "efficientnet": Case(
         lambda: lively(EfficientNetB4(), 1.0),
-        "DeepfakeBench's EfficientNet-B4",
+        "a DeepfakeBench detector on EfficientNet-B4",
         {},
         HALF_STATISTICS,
     ),
@@ -165,6 +166,14 @@ def test_own_statistics_replace_those_of_timm() -> None:
             detector("tf_efficientnet_lite0", 32, std=wrong)
 
 
+MARKS = {
+    "backbone.encoder.layers.0.self_attn.q_proj.weight_main": "blocks.0.attn.qkv.weight",
+    "backbone.block12.rep.1.conv1.weight": "block12.rep.1.conv1.weight",
+    "backbone.efficientnet._conv_stem.weight": "conv_stem.weight",
+}
+"""timm's name of a layout's mark, where it is not the embedding of patches."""
+
+
 def test_the_released_files_need_no_backbone() -> None:
     """The shapes are those of the published networks; nothing is allocated."""
     for layout in LAYOUTS:
@@ -173,17 +182,19 @@ def test_the_released_files_need_no_backbone() -> None:
             assert recognise_layout(list(state), "auto", SOURCE) == layout
             settings = backbone_settings(state, layout, {}, SOURCE)
             with torch.device("meta"):
-                shapes = {value.shape for value in detector(**settings).backbone.parameters()}
-            fused = torch.Size((3 * shape[0], shape[1]))  # Effort's mark is one of q, k, v
+                shapes = tensor_shapes(detector(**settings).backbone.state_dict())
+            mark = MARKS.get(layout.mark, "patch_embed.proj.weight")
+            stacked = 3 if "qkv" in mark else 1  # Effort's is that of the queries alone
             assert settings["name"] == name
-            assert torch.Size(shape) in shapes or fused in shapes, layout.about
+            assert shapes[mark] == (stacked * shape[0], *shape[1:]), layout.about
 
 
 def test_both_formats_of_clip_are_told_apart() -> None:
     effort = CASES["effort"].build().state_dict()
     assert recognise_layout(list(effort), "auto", SOURCE).format == "effort"
-    # asked for, Effort's file is read as DeepfakeBench's, whose statistics are others
-    assert recognise_layout(list(effort), "deepfakebench", SOURCE).format == "deepfakebench"
+    assert recognise_layout(list(effort), "effort", SOURCE).format == "effort"
+    with pytest.raises(InputError, match=r"is a file of Effort, .* give format=effort"):
+        recognise_layout(list(effort), "deepfakebench", SOURCE)  # whose statistics are others
 
 
 @pytest.mark.parametrize(
@@ -193,8 +204,12 @@ def test_both_formats_of_clip_are_told_apart() -> None:
         (["blocks.0.x"], "effort", r"of effort: none of these tensors is in it \(Effort: "),
         (["backbone.block12.rep.1.conv1.weight"], "gend", r"; give format=deepfakebench"),
         (["x"], "lnclip", r"format=lnclip is unknown; choose one of auto, gend, effort"),
-        (["x"], "forensics_adapter", "a second network beside CLIP that fmsd does not build"),
-        (["module.rec_attn_clip.x"], "auto", "is of Forensics Adapter"),
+        (["x"], "forensics_adapter", r"format=forensics_adapter is unknown"),
+        (
+            ["module.rec_attn_clip.x"],
+            "auto",
+            "a second network beside CLIP that fmsd does not build",
+        ),
     ],
 )
 def test_what_is_not_known_is_refused(names: list[str], format: str, sentence: str) -> None:  # noqa: A002
@@ -232,6 +247,33 @@ def test_tensors_that_do_not_fit_are_listed() -> None:
     )
     both = noisy(DeepfakeBenchClip()).state_dict()
     assert "holds two networks" in refusal(both | {f"module.{name}": both[name] for name in both})
+
+
+def test_the_tensors_of_a_head_have_the_same_outputs() -> None:
+    state = noisy(DeepfakeBenchClip()).state_dict()
+    for odd in (1, 3):
+        text = refusal(state | {"head.bias": torch.ones(odd)})
+        assert (
+            f"end in another head (head.weight (2, 24) instead of (1, 24), head.bias ({odd},)"
+            in (text)
+        )
+
+
+def test_names_of_tensors_reach_no_terminal_as_they_are() -> None:
+    escape = "\x1b]0;a\x07"
+    assert refusal({f"{escape}.x": torch.ones(1)}).isprintable()
+    state = noisy(DeepfakeBenchClip()).state_dict()
+    assert refusal(state | {f"backbone.{escape}": torch.ones(1)}).isprintable()
+
+
+@pytest.mark.parametrize("side", [56, 84])
+def test_a_grid_that_the_file_tells_wins(side: int) -> None:
+    state = CASES["gend pe"].build().state_dict()
+    assert imported(state, NARROW_PE | {"size": 56, "img_size": side}).backbone.pos_embed.shape == (
+        1,
+        37,
+        32,
+    )
 
 
 def test_a_network_of_another_width_needs_its_name() -> None:

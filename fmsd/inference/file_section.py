@@ -17,6 +17,7 @@ from fmsd.inference.outcome import FilePrediction, HeatMaps, PersonScore, Suspic
 from fmsd.inference.sentences import FEW_FRAMES, percent, persons_fact
 from fmsd.inference.verdict import PersonVerdict, Verdict
 from fmsd.metrics.score_meaning import RATES
+from fmsd.quoting import printable
 from fmsd.report import html
 
 SIDE = 160
@@ -69,10 +70,7 @@ def shown_name(path: str) -> str:
     These are bytes that are not UTF-8, control characters, and marks of the direction of writing,
     by which `gpj.exe` could be shown as `exe.jpg`.
     """
-    text = escape_non_utf8(path)
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    return printable(escape_non_utf8(path))
 
 
 def verdict_line(verdict: Verdict) -> str:

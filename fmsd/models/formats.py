@@ -205,22 +205,24 @@ def _reduce_to_one_logit(
     """Renames the head to timm's name and reduces two outputs to their difference.
 
     Raises:
-        InputError: the head has neither one output nor two.
+        InputError: the head has neither one output nor two, or its tensors have different numbers.
     """
     converted = _rename_head(state, model)
-    for name in (f"{head}.{part}" for head in head_names(model) for part in HEAD_TENSORS):
-        if (
-            name not in converted
-            or name not in wanted
-            or converted[name].shape[:1] == wanted[name][:1]
-        ):
-            continue
-        if len(converted[name]) != 2 or wanted[name][0] != 1:
-            raise InputError(
-                f"The weights {source} end in another head ({name} {tuple(converted[name].shape)} "
-                f"instead of {tuple(wanted[name])})",
-                "choose a detector with one output, or with two, real and fake",
-            )
+    possible = (f"{head}.{part}" for head in head_names(model) for part in HEAD_TENSORS)
+    names = [name for name in possible if name in converted and name in wanted]
+    outputs = {converted[name].shape[:1] for name in names}
+    if all(converted[name].shape[:1] == wanted[name][:1] for name in names):
+        return converted
+    if outputs != {(2,)}:
+        shapes = ", ".join(
+            f"{name} {tuple(converted[name].shape)} instead of {tuple(wanted[name])}"
+            for name in (names if len(outputs) > 1 else names[:1])
+        )
+        raise InputError(
+            f"The weights {source} end in another head ({shapes})",
+            "choose a detector with one output, or with two, real and fake",
+        )
+    for name in names:
         real, fake = converted[name].float().split(1)
         converted[name] = fake - real
         log.info("%s: %s of two outputs, real and fake, became their difference.", source, name)

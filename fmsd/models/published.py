@@ -7,7 +7,7 @@ DeepfakeBench (Yan et al., NeurIPS 2023, arXiv 2307.01426) saves a backbone unde
 head of two outputs, [real, fake]. Supported are its detectors whose network timm has too: Xception,
 CLIP's vision tower, Effort (Yan et al., ICML 2025, arXiv 2411.15633), which is CLIP with decomposed
 attention, and EfficientNet-B4, whose padding `fmsd.models.efficientnet` has. None of these files
-holds the mean and std that images were normalised with: `fmsd.models.imported` has them.
+holds the mean and std that images were normalised with: `fmsd.models.layouts` has them.
 """
 
 import logging
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fmsd.errors import InputError
 from fmsd.models import efficientnet
+from fmsd.quoting import printable
 from fmsd.state import tensor_shapes
 
 log = logging.getLogger(__name__)
@@ -251,16 +252,20 @@ def _nontrivial_axes(shape: torch.Size) -> list[int]:
 def _warn_activation(model: nn.Module, source: str) -> None:
     if not any("quickgelu" in type(module).__name__.lower() for module in model.modules()):
         log.warning(
-            "%s: OpenAI's CLIP, which DeepfakeBench builds on, computes QuickGELU, and this "
-            "backbone another activation; "
-            "unless the file is of another CLIP, choose a backbone with quickgelu in its name.",
+            "%s: OpenAI's CLIP computes QuickGELU, and this backbone another activation; unless "
+            "the file is of another CLIP, choose a backbone with quickgelu in its name.",
             source,
         )
 
 
 def some_names(keys: list[str], count: int = 5) -> str:
-    """Joins the first `count` names for a message, and says how many more there are."""
-    return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")
+    """Joins the first `count` names for a message, and says how many more there are.
+
+    They may come from a hostile file.
+    """
+    return ", ".join(map(printable, keys[:count])) + (
+        f" and {len(keys) - count} more" if len(keys) > count else ""
+    )
 
 
 def log_dropped(source: str, about: str, names: list[str]) -> None:
