@@ -1,23 +1,31 @@
 """`fmsd import`: the run that it makes, what other verbs do with it, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import fmsd
 from fmsd.cli.main import main
 from fmsd.data.loading.image import read_image
+from fmsd.engine.detectors import load_folded_detector
 from fmsd.errors import InputError
+from fmsd.models.detector import detector
 from fmsd.peft import adapter
+from fmsd.report.labels import row_labels
 from fmsd.runs.folder import Run
+from fmsd.tasks import import_detector
 from fmsd.tasks.fold import timm_call
+from fmsd.tasks.import_detector import whole_folder
 from tests.conftest import fmsd_here, grow_tree
 from tests.films import film, walk
 from tests.published import (
@@ -28,7 +36,7 @@ from tests.published import (
     Gend,
     noisy,
 )
-from tests.test_imported import published_logit
+from tests.test_imported import CASES, published_logit
 
 NARROW = [f"backbone.{key}={value}" for key, value in NARROW_CLIP.items()]
 
@@ -67,7 +75,7 @@ def test_the_run_holds_the_detector_and_where_it_is_from(run: Path) -> None:
     about = record["imported"]
     assert (about["format"], about["detector"]) == ("deepfakebench", "DeepfakeBench's CLIP")
     assert (about["file"], len(about["sha256"])) == ("clip_best.pth", 64)
-    assert record["origin"]["train"] == {"unknown": ""}
+    assert record["origin"]["train"] == {"unknown": about["sha256"]}
     assert record["parameters"] == sum(each.numel() for each in load_file_of(run).values())
     assert Run(run).finished
     assert main(["verify", f"run={run}"]) == 0
@@ -77,14 +85,42 @@ def load_file_of(run: Path) -> dict[str, Tensor]:
     return load_file(run / "adapter.safetensors")
 
 
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_the_run_of_every_format_computes_the_published_logits(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = CASES[name]
+    network = case.build()
+    weights, out = tmp_path / "published.pth", tmp_path / "made" / "run"
+    torch.save(network.state_dict(), weights)
+    given = {"size": 96} | case.given
+    words = [f"backbone.{key}={value}" for key, value in given.items()]
+    capsys.readouterr()
+    assert main(["import", f"weights={weights}", f"out={out}", *words]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    about = Run(out).record()["imported"]["detector"]
+    assert about == case.about
+    heads = given.get("num_heads", "none")
+    assert f"attention heads │ {heads} │" in printed
+    assert ("SBI was trained with ImageNet's statistics" in printed) == (name == "efficientnet")
+    settings = yaml.safe_load((out / "config.yaml").read_text())["backbone"]
+    del settings["_target_"], settings["_partial_"]
+    model = load_folded_detector(Run(out), lambda: detector(**settings)).eval()
+    image = torch.rand(2, 3, given["size"], given["size"])
+    wanted = published_logit(network, image, case.statistics)
+    scale = max(float(wanted.abs().max()), 1)
+    torch.testing.assert_close(model(image), wanted, atol=1e-5 * scale, rtol=0)
+
+
 @torch.no_grad()
 def test_it_is_loaded_and_scores_as_the_published_network(run: Path, network: nn.Module) -> None:
-    detector = fmsd.load(run, device="cpu")
+    loaded = fmsd.load(run, device="cpu")
     crops = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
     image = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255
     wanted = published_logit(network, image, HALF_STATISTICS).sigmoid()
-    assert detector.score(crops) == pytest.approx(wanted.numpy(), abs=1e-5)
-    facts = detector.facts
+    assert loaded.score(crops) == pytest.approx(wanted.numpy(), abs=1e-5)
+    facts = loaded.facts
     assert (facts.size, facts.crops.margin, facts.crops.align) == (96, 1.3, True)
     assert (facts.crops_known, facts.meanings, facts.validation) == (True, {}, {})
 
@@ -147,6 +183,15 @@ def test_what_cannot_be_imported_leaves_nothing(
         (f"weights={tmp_path / 'x.pth'}", out): "holds no detector of a known format",
         (f"weights={tmp_path / 'objects.pth'}", out): "holds other objects than tensors",
         (f"weights={published}", out, "backbone.weights=a.pth"): "has all weights",
+        (
+            f"weights={published}",
+            out,
+            *NARROW,
+            "backbone.size=64",
+            "backbone.img_size=96",
+        ): "cannot compute an image of 64",
+        (f"weights={published}", out, *NARROW, "name=' '"): "cannot name a row of a report",
+        ("weights=hf://yermandy/GenD", out): "download the file, with its config.json",
     }
     for words, sentence in cases.items():
         assert main(["import", *words]) == 2, words
@@ -161,15 +206,87 @@ def test_an_import_that_is_interrupted_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(adapter, "write_description", interrupted)  # behind the tensors
-    words = [f"weights={published}", f"out={tmp_path / 'run'}", *NARROW]
+    words = [f"weights={published}", f"out={tmp_path / 'made' / 'for' / 'run'}", *NARROW]
     assert main(["import", *words]) == 130
     assert not list(tmp_path.iterdir())
 
 
-def test_an_adapter_without_a_base_needs_every_tensor(run: Path, tmp_path: Path) -> None:
-    from fmsd.engine.detectors import load_folded_detector
-    from fmsd.models.detector import detector
+def test_a_folder_that_comes_into_being_meanwhile_stays(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match="run exists"), whole_folder(out):
+        out.mkdir()
+        (out / "mine").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "mine"]
 
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights.pth"
+    shutil.copy(published, weights)
+
+    def changed(*_: object) -> None:
+        with weights.open("ab") as file:
+            file.write(b"x")
+
+    monkeypatch.setattr(import_detector, "check_forward", changed)
+    assert main(["import", f"weights={weights}", f"out={tmp_path / 'run'}", *NARROW]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+
+
+def test_rows_of_imports_are_told_apart() -> None:
+    def record(detector: str, digest: str, *overrides: str, name: str | None = None) -> Any:
+        about = {"detector": detector, "sha256": digest * 64, "name": name}
+        return {"imported": about, "overrides": ["weights=x", *overrides]}
+
+    assert row_labels(
+        [
+            record("Effort", "a"),
+            record("D", "b"),
+            record("D", "b", "++backbone.mean=[0,0,0]"),
+            record("D", "c", name="SBI"),
+        ]
+    ) == ["imported Effort", "imported D", "imported D backbone.mean=[0,0,0]", "imported SBI"]
+    two = [record("D", "b"), record("D", "c")]
+    assert row_labels(two) == ["imported D bbbbbbbb", "imported D cccccccc"]
+
+
+@pytest.mark.slow
+def test_a_report_marks_that_the_trainings_of_two_imports_differ(
+    run: Path, published: Path, tmp_path: Path
+) -> None:
+    tree = grow_tree(tmp_path / "tree")
+    torch.manual_seed(2)
+    torch.save(noisy(DeepfakeBenchClip()).state_dict(), tmp_path / "other.pth")
+    mean = "backbone.mean=[0.4,0.4,0.4]"
+    imports = {
+        "one": [f"weights={published}"],
+        "one of another mean": [f"weights={published}", mean],
+        "other": [f"weights={tmp_path / 'other.pth'}"],
+    }
+    for name, words in imports.items():
+        out = tmp_path / "runs" / name
+        assert main(["import", *words, f"out={out}", *NARROW]) == 0
+        tested = ["data=folder", f"data.root={tree}", f"hydra.run.dir={out / 'test'}"]
+        assert main(["evaluate", f"run={out}", *tested]) == 0
+    report = ["report", f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'report'}", "resamples=20"]
+    assert main(report) == 0
+    results = pl.read_csv(tmp_path / "report" / "results.csv")
+    one, other = (
+        Run(tmp_path / "runs" / name).record()["imported"]["sha256"] for name in ("one", "other")
+    )
+    start = "imported DeepfakeBench's CLIP"
+    assert set(results["run"]) == {
+        f"{start} {one[:8]}",
+        f"{start} {one[:8]} {mean}",
+        f"{start} {other[:8]}",
+    }
+    page = (tmp_path / "report" / "results.md").read_text()
+    for digest in (one, other):
+        assert f"train unknown {digest[:12]}" in page
+
+
+def test_an_adapter_without_a_base_needs_every_tensor(run: Path, tmp_path: Path) -> None:
     tensors = load_file_of(run)
     del tensors["norm.weight"]
     save_file(tensors, tmp_path / "adapter.safetensors")
@@ -203,7 +320,8 @@ def test_it_is_merged_on_the_base_it_was_trained_from(
     merged = load_file_of(tmp_path / "merged")
     for name in ("blocks.0.attn.qkv.weight", "head.weight"):
         torch.testing.assert_close(merged[name], (one[name] + other[name]) / 2)
-    assert Run(tmp_path / "merged").origin()["train"] == {"unknown": ""}
+    both = (Run(folder).record()["imported"]["sha256"] for folder in (run, tmp_path / "near"))
+    assert Run(tmp_path / "merged").origin()["train"] == {"unknown": "+".join(sorted(both))}
 
 
 @pytest.mark.slow
@@ -218,8 +336,8 @@ def test_a_published_detector_under_the_protocol(
     assert "imported from clip_best.pth" in tested.stdout
     assert "There are no verdicts" in tested.stdout
     predictions = pl.read_parquet(tmp_path / "test" / "predictions" / "folder.parquet")
-    detector = fmsd.load(run, device="cpu")
-    scores = detector.score(np.stack([read_image(tree / path) for path in predictions["path"]]))
+    loaded = fmsd.load(run, device="cpu")
+    scores = loaded.score(np.stack([read_image(tree / path) for path in predictions["path"]]))
     logits = torch.logit(torch.from_numpy(scores)).numpy()
     assert predictions["logit"].to_numpy() == pytest.approx(logits, abs=1e-4)
     record = Run(tmp_path / "test").record()

@@ -162,7 +162,7 @@ def merged_origin(experts: Sequence[Path], selection: str) -> Facts:
         "selection": selection if rules in ("", "iid") else f"{selection} of {rules}",
         "augment": join_labels(one["augment"] for one in known),
         "train": {
-            name: join_labels(digest for other, digest in train if other == name)
+            name: join_labels(digest for other, digest in train if other == name and digest)
             for name in sorted({name for name, _ in train})
         },
         "left_out": join_labels(one["left_out"] for one in known if one["left_out"]) or None,

@@ -15,22 +15,42 @@ def row_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     Args:
         records: content of each run's `run.json`.
     """
-    names = imported_names([record["imported"] for record in records if "imported" in record])
+    names = imported_names([record for record in records if "imported" in record])
     others = iter(_labels_of_own([record for record in records if "imported" not in record]))
     imported = iter(names)
     return [next(imported if "imported" in record else others) for record in records]
 
 
-def imported_names(files: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The labels of imported runs: their detectors, with digests where two files are of one.
+def imported_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels of imported runs: the name given to them, else that of their detector.
+
+    Digests tell two files of one name apart, and settings of the backbone two runs of one file.
 
     Args:
-        files: `imported` of each record.
+        records: content of each run's `run.json`.
     """
-    names = [f"imported {file['detector']}" for file in files]
-    return [
-        f"{name} {file['sha256'][:8]}" if names.count(name) > 1 else name
+    files = [record["imported"] for record in records]
+    names = [f"imported {file.get('name') or file['detector']}" for file in files]
+    digests = {name: set[str]() for name in names}
+    for name, file in zip(names, files, strict=True):
+        digests[name].add(file["sha256"])
+    labels = [
+        f"{name} {file['sha256'][:8]}" if len(digests[name]) > 1 else name
         for name, file in zip(names, files, strict=True)
+    ]
+    settings = [
+        {word for word in _normalised(record["overrides"]) if word.startswith("backbone")}
+        for record in records
+    ]
+    common = {
+        label: set.intersection(
+            *(own for other, own in zip(labels, settings, strict=True) if other == label)
+        )
+        for label in labels
+    }
+    return [
+        " ".join([label, *sorted(own - common[label])])
+        for label, own in zip(labels, settings, strict=True)
     ]
 
 

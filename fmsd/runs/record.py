@@ -1,6 +1,6 @@
 """What `run.json` holds, as far as any verb reads it."""
 
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -42,6 +42,7 @@ class Imported(TypedDict):
 
     format: str
     detector: str
+    name: NotRequired[str | None]
     file: str
     sha256: str
     crops: dict[str, Any]
