@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fmsd.cli.detectors import load_detector
+from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.inference.crop_scoring import CropSettings, ScoreError, score_crops
 from fmsd.inference.facts import DetectorFacts
@@ -204,11 +205,14 @@ def test_a_silent_fall_back_to_the_cpu_is_refused_or_said(
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_a_file_in_8_bits_says_where_its_thresholds_are_from(
-    weights: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_prediction_in_8_bits_says_where_its_thresholds_are_from(
+    weights: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = network()
     with_text(Metadata(FACTS, None, weights).to_text())(model)
     onnx.save(model, tmp_path / "a.onnx")
-    load_detector(str(tmp_path / "a.onnx"), "cpu")
-    assert ("were chosen in float32" in caplog.text) == (weights == "int8")
+    cv2.imwrite(str(tmp_path / "face.png"), shot((192, 128), [(1, 40, 16, 96)]))
+    assert load_detector(str(tmp_path / "a.onnx"), "cpu").facts.weights == weights
+    assert main(["predict", f"run={tmp_path / 'a.onnx'}", str(tmp_path / "face.png")]) == 0
+    printed = "".join(capfd.readouterr())
+    assert printed.count("were chosen in float32") == (weights == "int8")

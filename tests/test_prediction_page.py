@@ -28,7 +28,7 @@ from fmsd.inference.prediction_page import (
 )
 from fmsd.inference.predictor import Predictor
 from fmsd.inference.sentences import FEW_FRAMES
-from fmsd.inference.verdict import judge
+from fmsd.inference.verdict import OWN_NUMBER, judge
 from fmsd.metrics.decision import score_meanings
 from fmsd.metrics.score_meaning import VideoCounts, format_rate
 from tests.films import film, shot
@@ -191,7 +191,7 @@ def test_outcomes_and_facts_are_said(page: Path) -> None:
 def test_what_is_not_known_is_said() -> None:
     bare = known(meanings={}, validation={}, crops_known=False)
     text = page_of(found("a.mp4", 0.9), facts=bare)
-    assert "No verdict</b>: the run has no threshold of validation data; at=NUMBER" in text
+    assert "No verdict</b>: the run has no threshold of validation data; a number" in text
     assert "has no predictions of validation data" in text
     assert "do not say how their faces were cropped" in text
     assert "<dd>not known</dd>" in text
@@ -209,7 +209,7 @@ def test_what_is_not_known_is_said() -> None:
 def test_few_reals_and_few_frames_are_said() -> None:
     text = render_page([found("a", 0.7)], [judge(found("a", 0.7), known(), "fpr1")], known())
     reason = "too few real validation videos for fpr1: 20 of at least 100"
-    assert f"No verdict</b>: {reason}; at=fpr5 or at=fpr10 or at=NUMBER gives a verdict" in text
+    assert f"No verdict</b>: {reason}; at=fpr5 or at=fpr10 or {OWN_NUMBER} gives a verdict" in text
     assert f"no verdict: {reason}" in text[text.index('id="meaning"') :]
     assert FEW_FRAMES not in text
     persons = [PersonScore(n, 1, float(n), float(n), 0.3 + n / 9, True) for n in (1, 2, 3)]

@@ -41,7 +41,7 @@ def threshold_sentences(facts: DetectorFacts, levels: Iterable[Level], at: str) 
     if not facts.meanings:
         return [
             f"The run {facts.name} has no predictions on validation data: its scores are not "
-            "calibrated, and no file gets a verdict unless at=NUMBER gives a threshold."
+            "calibrated, and no file gets a verdict without a number of your own as the threshold."
         ]
     return [
         *(threshold_sentence(facts, level, at) for level in levels),
@@ -60,7 +60,10 @@ def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
     if at in RATES:
         point = meaning.points[RATES[at]]
         threshold, origin = f"{point.threshold:.4f}", at
-        wrong = f"{point.false_positives} of {point.reals} real {videos.noun_of(level)}, {false},"
+        wrong = (
+            f"{point.false_positives} of {point.reals} real {videos.noun_of(level)}, {false} (the "
+            "threshold was chosen on these),"
+        )
     else:
         threshold, origin = at, given_threshold(at)
         wrong = f"{false} of the real {videos.noun_of(level)}"

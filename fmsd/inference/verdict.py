@@ -26,6 +26,9 @@ Level = Literal["frame", "video"]
 Called = Literal["fake", "not fake"]
 """What a file is called: below the threshold it is not called fake, which does not make it real."""
 
+OWN_NUMBER = "a number of your own as the threshold"
+"""How messages name what is `at=NUMBER` in a command and `threshold=NUMBER` in Python."""
+
 
 @dataclass(frozen=True)
 class PersonVerdict:
@@ -181,7 +184,7 @@ def why_no_verdict(meaning: ScoreMeaning | None, at: str) -> str:
     if at not in RATES:
         return ""
     if meaning is None or RATES[at] not in meaning.points:
-        return "the run has no threshold of validation data; at=NUMBER gives a verdict"
+        return f"the run has no threshold of validation data; {OWN_NUMBER} gives a verdict"
     reason = meaning.no_verdict(RATES[at])
     if not reason:
         return ""
@@ -190,7 +193,7 @@ def why_no_verdict(meaning: ScoreMeaning | None, at: str) -> str:
         for name, rate in RATES.items()
         if rate in meaning.points and not meaning.no_verdict(rate)
     ]
-    return f"{reason}; {' or '.join([*others, 'at=NUMBER'])} gives a verdict"
+    return f"{reason}; {' or '.join([*others, OWN_NUMBER])} gives a verdict"
 
 
 def called(score: float, threshold: float | None) -> Called | None:
