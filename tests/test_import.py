@@ -367,5 +367,12 @@ def test_a_published_detector_under_the_protocol(
     assert pushed.returncode == 0, pushed.stderr
     text = (card / "README.md").read_text()
     assert "DeepfakeBench's CLIP as published, converted from the file" in text
+    assert "The repository holds all weights of the network" in text
+    assert "Yan et al., NeurIPS 2023, arXiv 2307.01426" in text
+    assert "the published file does not say what it was trained on" in text
+    assert "their licence holds, whatever is said here" in text
+    for wrong in ("loads those from timm's repository", "| trained |", "before training"):
+        assert wrong not in text
+    assert "belong to those who published them" in pushed.stderr
     assert str(tmp_path) not in (card / "run.json").read_text()
     assert main(["verify", f"run={card}"]) == 0

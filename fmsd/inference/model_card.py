@@ -11,6 +11,7 @@ from fmsd.inference.card_results import results_section, tested_row
 from fmsd.inference.facts import DetectorFacts
 from fmsd.metrics.layout import escape_markdown, markdown_table
 from fmsd.metrics.score_meaning import ScoreMeaning, format_rate, selection_sentence
+from fmsd.models.layouts import PAPERS
 from fmsd.report.rows import Row
 from fmsd.runs.configuration import read_configuration
 from fmsd.runs.evaluations import finished_evaluations
@@ -29,6 +30,13 @@ the detector.
   It says nothing of voices, of the scene around a face, or of who made a file.
 """
 
+OWN_WEIGHTS = """\
+The repository holds what training changed in the backbone, not the backbone's own weights: fmsd \
+loads those from timm's repository, or from `base=PATH`, and compares their hash."""
+
+IMPORTED_WEIGHTS = """\
+The repository holds all weights of the network, converted to timm's names: fmsd loads no others."""
+
 
 def model_card(address: Address, run: Run, facts: DetectorFacts, licence: str | None) -> str:
     """The text of a model card, with the metadata that the Hub reads.
@@ -45,16 +53,16 @@ def model_card(address: Address, run: Run, facts: DetectorFacts, licence: str | 
     """
     settings, record = read_configuration(run.folder), run.record(complete=True)
     row = tested_row(run)
-    name = address.repo.partition("/")[2]
+    name, imported = address.repo.partition("/")[2], record.get("imported")
     sections = [
         f"# {name}\n\n{_summary(settings, record)}\n",
         _what_it_is(settings, record, facts, base_weights(run)),
-        _training_data(settings, record),
+        _training_data(record),
         results_section(row),
         _meaning(facts),
-        _usage(address),
+        _usage(address, IMPORTED_WEIGHTS if imported else OWN_WEIGHTS),
         NOT_FOR,
-        _licence(licence),
+        _licence(licence, imported),
         _citation(run),
     ]
     metadata = yaml.safe_dump(
@@ -130,20 +138,20 @@ def _what_it_is(
     settings: Mapping[str, Any], record: Mapping[str, Any], facts: DetectorFacts, base: str
 ) -> str:
     """Method, backbone, parameters, and how the weights were chosen."""
-    share = record["trainable"] / max(1, record["parameters"])
     rows = [
         ["backbone", f"`{settings['backbone']['name']}`"],
-        ["its weights before training", base],
+        *(_published(record["imported"]) if "imported" in record else []),
+        *([] if "imported" in record else [["its weights before training", base]]),
         *(
             [group, ", ".join(f"`{choice}`" for choice in _choices(settings, group))]
             for group in ("method", "loss", "merger", "wrapper", "optimizer")
             if _choices(settings, group)
         ),
         ["parameters", f"{record['parameters']:,}"],
-        ["trained", f"{record['trainable']:,} ({share:.2%})"],
+        *([] if "imported" in record else [_trained(record)]),
         ["input", f"{settings['backbone']['size']} x {settings['backbone']['size']} pixels"],
         ["weights chosen by", f"`{escape_markdown(record['selection'])}`"],
-        ["seed", str(record["seed"])],
+        *([] if "imported" in record else [["seed", str(record["seed"])]]),
         ["source", f"`{record['revision']}`" if record.get("revision") else "not recorded"],
     ]
     crops = facts.crops
@@ -153,7 +161,27 @@ def _what_it_is(
     return "## What it is\n\n" + _plain_table(["", ""], rows)
 
 
-def _training_data(settings: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+def _trained(record: Mapping[str, Any]) -> list[str]:
+    """The row with the number of trained parameters."""
+    share = record["trainable"] / max(1, record["parameters"])
+    return ["trained", f"{record['trainable']:,} ({share:.2%})"]
+
+
+def _published(about: Mapping[str, Any]) -> list[list[str]]:
+    """The rows on the published file of an imported run."""
+    return [
+        ["detector", escape_markdown(about["detector"])],
+        ["trained and published by", f"others than this repository's owner: {_paper(about)}"],
+        ["published file", f"{escape_markdown(about['file'])}, SHA-256 `{about['sha256']}`"],
+    ]
+
+
+def _paper(about: Mapping[str, Any]) -> str:
+    """The paper of an imported run's format."""
+    return PAPERS.get(about["format"], "unknown authors")
+
+
+def _training_data(record: Mapping[str, Any]) -> str:
     """The datasets with their digests."""
     manifests = record["manifests"]
     parts = manifests.get("train") or manifests.get("validation") or {}
@@ -167,6 +195,11 @@ def _training_data(settings: Mapping[str, Any], record: Mapping[str, Any]) -> st
         for name, described in parts.items()
     ]
     text = "## Training data\n\n"
+    if "imported" in record:
+        return text + (
+            "Unknown: the published file does not say what it was trained on, nor whether the test "
+            "frames above are among that.\n"
+        )
     if not rows:
         return text + "The record of this run names no training data of its own.\n"
     text += markdown_table(
@@ -221,7 +254,12 @@ def _calibration(meaning: ScoreMeaning) -> str:
     return markdown_table(header, rows)
 
 
-def _usage(address: Address) -> str:
+def _usage(address: Address, weights: str) -> str:
+    """How to use the run.
+
+    Args:
+        weights: which ones the repository holds.
+    """
     return f"""\
 ## How to use it
 
@@ -241,14 +279,25 @@ else:
     print(verdict.called or verdict.reason, verdict.score, verdict.probability)
 ```
 
-The repository holds what training changed in the backbone, not the backbone's own weights: fmsd \
-loads those from timm's repository, or from `base=PATH`, and compares their hash.
+{weights}
 Folders of data are not in `config.yaml`: give your own.
 `{Address(address.repo)}@COMMIT` names one version.
 """
 
 
-def _licence(licence: str | None) -> str:
+def _licence(licence: str | None, imported: Mapping[str, Any] | None) -> str:
+    """The licence of the weights.
+
+    Args:
+        imported: what is known of the published file of an imported run.
+    """
+    if imported is not None:
+        stated = "None was given" if licence is None else f"`{licence}`"
+        return (
+            f"## Licence\n\n{stated}, as this repository's owner states.\nThe weights belong to "
+            f"those who trained and published them ({_paper(imported)}): their licence holds, "
+            "whatever is said here.\n"
+        )
     if licence is None:
         return (
             "## Licence\n\nNone was given: ask the owner before you use these weights.\n"

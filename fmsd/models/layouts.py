@@ -16,6 +16,13 @@ crops of 256 pixels or more with a margin of 1.3.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+PAPERS = {
+    "gend": "GenD, Yermakov et al., WACV 2026, arXiv 2508.06248",
+    "effort": "Effort, Yan et al., ICML 2025, arXiv 2411.15633",
+    "deepfakebench": "DeepfakeBench, Yan et al., NeurIPS 2023, arXiv 2307.01426",
+}
+"""The paper whose authors published the files of a format."""
+
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)

@@ -1,5 +1,6 @@
 """Pushing: a run with its model card to the Hugging Face Hub, or into a folder to look at."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from fmsd.inference.run_facts import run_facts
 from fmsd.json_output import open_document
 from fmsd.runs.folder import Run, owning_run
 from fmsd.runs.published import Content, published_files
+
+log = logging.getLogger(__name__)
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
@@ -60,6 +63,14 @@ def push(
         name="files",
         records=[{"file": name, "bytes": size_of(content)} for name, content in files.items()],
     )
+    if "imported" in run.record():
+        whose = "no license= was given" if licence is None else f"license={licence} must be theirs"
+        log.warning(
+            "The weights of %s belong to those who published them, who have to allow that they are "
+            "published anew; %s.",
+            run.folder,
+            whose,
+        )
     if out is not None:
         write_files(out, files)
         print_place(f"Nothing was uploaded; the files lie in {out}", out)
