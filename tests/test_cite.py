@@ -221,6 +221,21 @@ def test_a_damaged_expert_is_told_and_the_others_are_cited(
     assert "@misc{fmsd," in cite(run.folder, None)
 
 
+def test_a_damaged_bibliography_of_fmsd_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it nothing could be cited, and an empty file would look like the whole answer."""
+
+    def damaged() -> None:
+        raise InputError("references.bib is no bibliography", "install fmsd again")
+
+    run = write_run(tmp_path / "run")
+    monkeypatch.setattr("fmsd.tasks.cite.papers", damaged)
+    with pytest.raises(InputError, match="install fmsd again"):
+        cite(run.folder, None, tmp_path / "used.bib")
+    assert not (tmp_path / "used.bib").exists()
+
+
 def test_a_choice_of_an_installed_plugin_is_cited_and_one_of_none_is_not(tmp_path: Path) -> None:
     entry = "@misc{me2026mine,\n  author = {Me},\n  title = {Mine},\n  year = {2026},\n}\n"
     files = {"conf/method/mine.yaml": "# Mine.\n# Cite: me2026mine\n_target_: odd.x\n"}
@@ -351,7 +366,10 @@ def test_trained_evaluated_and_merged_runs_cite_what_their_commands_chose(tmp_pa
         run("cite", folder, f"out={folder}.bib")
         assert read_bibliography(tmp_path / f"{folder}.bib").keys() == keys
     lines = (tmp_path / "second.bib").read_text().splitlines()
-    assert "% No paper is known for data=synthetic_shift, optimizer=sgd, wrapper=erm." in lines
+    assert (
+        "% No paper is known for data=synthetic_shift, loss=bce, optimizer=sgd, wrapper=erm."
+        in lines
+    )
     done = fmsd_command("cite", "run=merged", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     text = done.stdout

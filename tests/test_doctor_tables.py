@@ -186,6 +186,13 @@ def test_fakes_whose_real_video_is_in_their_split_are_counted(tmp_path: Path) ->
     table = counts.filter(domain="FaceSwap").select("split", "videos", "paired")
     assert table.rows() == [("train", 2, 1), ("val", 2, 1), ("test", 1, 1), ("all", 5, 3)]
     assert counts.filter(domain="real")["paired"].count() == 0
+    away = (pl.col("domain") == "real") & (pl.col("split") == "train")
+    split = pl.when(away).then(pl.lit("test")).otherwise(pl.col("split"))
+    moved = replace(manifest, table=manifest.table.with_columns(split=split))
+    counts = count_videos(moved, "ff++", {"all": {"FaceSwap": 6}}).filter(domain="FaceSwap")
+    assert dict(counts.select("split", "paired").rows()) == {
+        "train": 0, "val": 1, "test": 1, "all": 2,
+    }  # fmt: skip
 
 
 def test_without_pairs_no_column_counts_them(

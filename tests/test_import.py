@@ -281,6 +281,10 @@ def test_a_report_marks_that_the_trainings_of_two_imports_differ(
         f"{start} {one[:8]} {mean}",
         f"{start} {other[:8]}",
     }
+    html = (tmp_path / "report" / "report.html").read_text()
+    repeated = html[html.index('id="repeat"') :]
+    assert repeated.count("fmsd import weights=") == len(imports)
+    assert "0.00 %" not in html[html.index('id="cost"') : html.index('id="protocol"')]
     page = (tmp_path / "report" / "results.md").read_text()
     for digest in (one, other):
         assert f"train unknown {digest[:12]}" in page

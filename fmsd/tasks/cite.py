@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from fmsd.citations import papers
 from fmsd.errors import InputError, sentence
 from fmsd.ownership import check_replaceable
 from fmsd.runs.configuration import read_configuration
@@ -30,8 +31,10 @@ def cite(run: Path | None, runs: Path | None, out: Path | None = None) -> str:
         The text of the file.
 
     Raises:
-        InputError: there is no run, one is damaged, or `out` is a file that `cite` did not write.
+        InputError: there is no run, one is damaged, fmsd's own bibliography is damaged, or `out` is
+            a file that `cite` did not write.
     """
+    papers()
     if out is not None:
         check_file(out)
     found = recorded_runs(run, runs, "cite")

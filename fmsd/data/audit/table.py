@@ -223,7 +223,8 @@ def count_videos(
     """Number of videos, frames and video files of every dataset, split and domain.
 
     The column `paired` has the number of fake videos whose real video is in the same split, for
-    datasets with pairs; `whole` the number of videos of a whole copy, where it is known.
+    datasets with pairs, and in a row `all` their sum over the splits; `whole` the number of videos
+    of a whole copy, where it is known.
 
     Args:
         manifest: with the column `film`.
@@ -248,10 +249,13 @@ def count_videos(
         orient="row",
     )
     keys = ["dataset", "split", "domain"]
-    rows = pl.concat([manifest.table, manifest.table.with_columns(split=pl.lit("all"))])
-    real = rows.filter(domain=REAL).select("split", pair="video").unique()
-    partnered = rows.join(real, on=["split", "pair"], how="semi").group_by(keys)
-    paired = partnered.agg(pl.col("video").n_unique().alias("paired"))
+    table, everything = manifest.table, pl.lit("all").alias("split")
+    rows = pl.concat([table, table.with_columns(everything)])
+    real = table.filter(domain=REAL).select("split", pair="video").unique()
+    partnered = table.join(real, on=["split", "pair"], how="semi").group_by(keys)
+    own = partnered.agg(pl.col("video").n_unique().cast(pl.Int64).alias("paired"))
+    total = own.group_by("dataset", "domain").agg(pl.col("paired").sum())
+    paired = pl.concat([own, total.with_columns(everything).select(own.columns)])
     known = manifest.table.filter(pl.col("pair") != "")["dataset"].unique().to_list()
     countable = (pl.col("domain") != REAL) & pl.col("dataset").is_in(known)
     counts = (

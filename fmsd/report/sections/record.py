@@ -9,7 +9,10 @@ from fmsd.report import html
 from fmsd.report.comparability import differing_facts, shorten_fact
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
+from fmsd.report.rows import Row
 from fmsd.report.stamped import PIXELS
+from fmsd.report.trainings import training_of
+from fmsd.runs.folder import Run
 
 COST_HEADER = (
     "",
@@ -46,7 +49,9 @@ def cost_section(overview: Overview) -> Section:
 
 
 def _cost_line(label: str, records: Sequence[Mapping[str, Any]]) -> tuple[str | int | None, ...]:
-    """The cells below `COST_HEADER` for the seeds of a row."""
+    """The cells below `COST_HEADER` for the seeds of a row; what an import cost is not known."""
+    if "imported" in records[0]:
+        return (label, len(records), None, "-", None, None, None, None)
     seconds = [record["seconds"] for record in records if record.get("seconds") is not None]
     devices = dict.fromkeys(
         str(record.get("accelerator") or record.get("device") or "-") for record in records
@@ -112,7 +117,7 @@ def repeat_section(overview: Overview) -> Section:
     commands = dict.fromkeys(
         format_command(record["command"])
         for row in overview.rows
-        for record in row.records
+        for record in (*_imports(row), *row.records)
         if record.get("command")
     )
     body = html.code_block("\n".join(commands))
@@ -135,6 +140,16 @@ def repeat_section(overview: Overview) -> Section:
     header = ["", "seed", f"folder below {overview.folder.resolve().name}", "selection"]
     body += html.text_table("Folders of the runs", header, lines, {0, 2, 3})
     return Section("repeat", "How to repeat", body)
+
+
+def _imports(row: Row) -> list[Mapping[str, Any]]:
+    """The records of the imports that a row's evaluations tested, which have no results."""
+    places = dict.fromkeys(
+        training_of(run, record)
+        for run, record in zip(row.runs, row.records, strict=True)
+        if "imported" in record and "run" in record
+    )
+    return [Run(place).record() for place in places if (place / "run.json").is_file()]
 
 
 def _environment(overview: Overview) -> dict[str, str]:
