@@ -281,11 +281,11 @@ def traceless(model: Detector) -> tuple[int | None, list[str]]:
 
     The number of heads is None for a network without attention.
     """
-    heads = [each.num_heads for each in model.modules() if hasattr(each, "num_heads")]
+    heads = [getattr(each, "num_heads", None) for each in model.modules()]
     activations = {
         type(each).__name__
         for each in model.modules()
         if "activations" in type(each).__module__.split(".")[-1]
         or type(each) in (nn.GELU, nn.ReLU, nn.SiLU)
     }
-    return heads[0] if heads else None, sorted(activations)
+    return next((each for each in heads if isinstance(each, int)), None), sorted(activations)
