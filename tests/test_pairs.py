@@ -288,7 +288,8 @@ def test_data_without_pairs_are_refused_with_the_remedy(forgeries: Path, batches
     plain = module(forgeries, batches=batches)
     with pytest.raises(
         InputError,
-        match=r"none of the 16 fake training frames .*fmsd index.*column pair.*data\.batches=shuf",
+        match=r"none of the 16 fake training frames .*method=gend.*"
+        r"; add data\.batches=shuffle; .*fmsd index.*column pair",
     ):
         plain.train_dataloader()
 

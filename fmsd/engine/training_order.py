@@ -139,9 +139,10 @@ def _log_unpaired(manifest: Manifest, pairs: PairRows) -> None:
     if not count:
         raise InputError(
             f"For none of the {fakes} fake training frames is the real video that it was made from "
-            "known and among the training videos, which data.batches=pairs needs",
-            "make an older manifest again with fmsd index, older crops with fmsd extract; give a "
-            "table the column pair; or choose data.batches=shuffle or balanced",
+            "known and among the training videos, which batches of pairs need (data.batches=pairs, "
+            "set by method=gend, too)",
+            "add data.batches=shuffle; or, to train on pairs, make an older manifest again with "
+            "fmsd index, older crops with fmsd extract, or give a table the column pair",
         )
     log.info(
         "Pairs: %d fake training frames are each shown with a frame of the real video that they "
