@@ -13,7 +13,7 @@ from fmsd.errors import InputError
 from fmsd.losses.classification import classification
 from fmsd.losses.consistency import consistency
 from fmsd.losses.detection import DetectionLoss
-from fmsd.losses.loss import Loss, Outputs, check_views
+from fmsd.losses.loss import Loss, Outputs, check_batch_size, check_views
 from fmsd.losses.pairs import alignment, uniformity
 
 LOSSES = {
@@ -254,7 +254,7 @@ def test_values_out_of_range_are_refused(name: str, value: float) -> None:
 def test_a_view_that_is_missing_or_idle_is_refused() -> None:
     for name in ("consistency", "all"):
         check_views(LOSSES[name], "dfb")
-        with pytest.raises(InputError, match=r"data\.strong=null loads one.*data\.strong=dfb"):
+        with pytest.raises(InputError, match=r"second view.*data\.strong is not set.*strong=dfb"):
             check_views(LOSSES[name], None)
     for name in ("bce", "gend"):
         check_views(LOSSES[name], None)
@@ -262,3 +262,12 @@ def test_a_view_that_is_missing_or_idle_is_refused() -> None:
             InputError, match=r"data\.strong=dfb loads a second view.*data.strong=null"
         ):
             check_views(LOSSES[name], "dfb")
+
+
+def test_a_batch_without_a_pair_is_refused_by_a_loss_of_pairs() -> None:
+    check_batch_size(LOSSES["bce"], 1, 1)
+    check_batch_size(LOSSES["gend"], 4, 2)
+    with pytest.raises(InputError, match=r"uniformity and alignment, but data\.batch_size=1 "):
+        check_batch_size(LOSSES["gend"], 1, 1)
+    with pytest.raises(InputError, match=r"=3 in 2 processes .*set data\.batch_size=4 or more"):
+        check_batch_size(LOSSES["gend"], 3, 2)

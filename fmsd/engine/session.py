@@ -35,7 +35,7 @@ from fmsd.engine.trainer import (
 )
 from fmsd.errors import InputError
 from fmsd.losses.detection import DetectionLoss
-from fmsd.losses.loss import Loss, check_views
+from fmsd.losses.loss import Loss, check_batch_size, check_views
 from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
@@ -249,6 +249,7 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
     """
     run, plan, data, trainer = setup.run, setup.plan, setup.data, setup.trainer
     check_views(parts.loss, data.strong)
+    check_batch_size(parts.loss, data.batch_size, trainer.world_size)
     per_epoch = steps_per_epoch(trainer, data.order.batches, settings.accumulate)
     steps = total_steps(trainer, per_epoch, parts.wrapper.warmup_epochs)
     if setup.choice.monitor is not None:

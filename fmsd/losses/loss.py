@@ -8,6 +8,9 @@ from torch import Tensor
 
 from fmsd.errors import InputError
 
+PAIR_TERMS = ("uniformity", "alignment")
+"""The names of the terms that compare different frames of one forward pass."""
+
 
 class Outputs(NamedTuple):
     """The outputs of a detector for the frames of one forward pass.
@@ -74,11 +77,30 @@ def check_views(loss: Loss, strong: str | None) -> None:
     """
     if loss.needs_strong_view and strong is None:
         raise InputError(
-            "The loss compares two views of each frame, and data.strong=null loads one",
-            "name the augmentation of the second, e.g. data.strong=dfb",
+            "The loss needs a second view of each frame, and data.strong is not set",
+            "name the augmentation of that view, e.g. data.strong=dfb",
         )
     if strong is not None and not loss.needs_strong_view:
         raise InputError(
             f"data.strong={strong} loads a second view of each frame, which the loss does not use",
             "set data.strong=null, or take loss=consistency",
+        )
+
+
+def check_batch_size(loss: Loss, size: int, processes: int) -> None:
+    """Checks that each process has two frames of a batch if the loss compares frames.
+
+    Args:
+        size: frames per batch over all processes, `data.batch_size`.
+
+    Raises:
+        InputError: a process has fewer, so that a term of pairs would always be 0.
+    """
+    terms = [name for name in PAIR_TERMS if name in loss.terms]
+    if terms and size // processes < 2:
+        shared = f" in {processes} processes" if processes > 1 else ""
+        raise InputError(
+            f"The loss has the terms of pairs {' and '.join(terms)}, but data.batch_size={size}"
+            f"{shared} leaves a forward pass with a single frame",
+            f"set data.batch_size={2 * processes} or more, or take loss=bce",
         )
