@@ -175,7 +175,23 @@ def test_what_cannot_be_is_refused_and_the_detector_is_left_alone(
             lora(tiny, patterns=["attention"], rank=2, alpha=8, dropout=0.1, init=init)  # pyright: ignore
     assert not layers(tiny)
     assert all(parameter.requires_grad for parameter in tiny.parameters())
-    lora(tiny, patterns=["attention"], rank=24, alpha=8)  # a random start has no such limit
+    with pytest.raises(
+        InputError, match=r"method\.rank=25 is above .* at most 24 \('blocks\.0\.attn.*24 or less"
+    ):
+        lora(tiny, patterns=["attention"], rank=25, alpha=8)
+    with pytest.raises(InputError, match=r"method\.rank=0 is out of range; give at least 1"):
+        lora(tiny, patterns=["attention"], rank=0, alpha=8)
+    lora(tiny, patterns=["attention"], rank=24, alpha=8)  # a random start may have full rank
+
+
+def test_a_rank_above_the_channels_of_some_layers_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = tiny_vit()
+    model.backbone.get_submodule("blocks.0.attn").proj = nn.Linear(24, 4)
+    lora(model, patterns=["attention"], rank=5, alpha=8)
+    (message,) = caplog.messages
+    assert "smaller side of 1 of 4 adapted layers, e.g. of 'blocks.0.attn.proj' (4)" in message
 
 
 @scalings

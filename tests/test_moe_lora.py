@@ -152,8 +152,8 @@ def test_a_weight_that_is_read_all_the_same_is_never_a_silent_one() -> None:
     [
         ({"ranks": [4]}, "method.ranks=[4] are not the ranks of two or more experts"),
         ({"ranks": [4, 0]}, "method.ranks=[4, 0] are not the ranks"),
-        ({"top": 0}, "method.top=0 is no number of experts among 3"),
-        ({"top": 4}, "method.top=4 is no number of experts among 3"),
+        ({"top": 0}, "method.top=0 is out of range: there are 3 experts"),
+        ({"top": 4}, "method.top=4 is out of range: there are 3 experts"),
         ({"patterns": ["nothing"]}, "The pattern 'nothing' matches no matrix"),
     ],
 )

@@ -5,6 +5,7 @@ PiSSA: Meng et al., NeurIPS 2024, arXiv 2404.02948. MiLoRA: Wang et al., NAACL 2
 2406.09044. rsLoRA: Kalajdzievski, 2023, arXiv 2312.03732.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
@@ -23,6 +24,8 @@ from fmsd.peft.inject import Matrix, check_directions, inject, plain_layer, sele
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
 from fmsd.peft.svd_cache import cached_directions
+
+log = logging.getLogger(__name__)
 
 Init = Literal["kaiming", "gaussian", "pissa", "milora"]
 """How A and B start.
@@ -65,13 +68,13 @@ def lora(
         scaling: the update is scaled by alpha / rank, or with `rslora` by alpha / sqrt(rank).
 
     Raises:
-        InputError: an argument is out of range, a matrix has too few singular directions for
-            `init`, or as in `select_layers`.
+        InputError: an argument is out of range, the rank is above the smaller side of every
+            matrix, a matrix has too few singular directions for `init`, or as in `select_layers`.
     """
     check_choice("method.init", init, get_args(Init))
     check_choice("method.scaling", scaling, get_args(Scaling))
     if rank < 1:
-        raise InputError(f"method.rank={rank} is no rank", "set it to 1 or more")
+        raise InputError(f"method.rank={rank} is out of range", "give at least 1")
     check_factor("method.alpha", alpha, "updates", "twice the rank")
     check_dropout(dropout)
     if dropout and init in SPLITS:
@@ -83,6 +86,8 @@ def lora(
     layers = select_layers(detector, patterns)
     if init in SPLITS:
         check_directions(layers, rank, "method.rank", sliced=False)
+    else:
+        _check_rank(layers, rank)
     probe(detector)
     for name in track(list(layers), "Adding updates", len(layers), "layers"):
         inject(
@@ -91,6 +96,32 @@ def lora(
             lambda _, layer: LoraLinear(layer, rank, alpha, dropout, dora, init, scaling),
         )
     return Adaptation()
+
+
+def _check_rank(layers: Mapping[str, Matrix], rank: int) -> None:
+    """Refuses a rank above the smaller side of every layer; warns if it is above that of some.
+
+    The narrow squeeze layers of a CNN have fewer channels than a rank that suits the others.
+    """
+    sides = {name: min(layer.weight.shape[:2]) for name, layer in layers.items()}
+    narrow = [name for name, side in sides.items() if side < rank]
+    if len(narrow) == len(sides):
+        widest = max(narrow, key=sides.__getitem__)
+        raise InputError(
+            f"method.rank={rank} is above the smaller side of every adapted layer, at most "
+            f"{sides[widest]} ({widest!r})",
+            f"set it to {sides[widest]} or less, or train all weights with method=full",
+        )
+    if narrow:
+        log.warning(
+            "method.rank=%d is above the smaller side of %d of %d adapted layers, e.g. of %r (%d): "
+            "there the update has more trainable weights than the layer needs.",
+            rank,
+            len(narrow),
+            len(sides),
+            narrow[0],
+            sides[narrow[0]],
+        )
 
 
 class LoraLinear(nn.Module):

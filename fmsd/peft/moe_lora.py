@@ -53,8 +53,8 @@ def moe_lora(
         )
     if not 1 <= top <= len(ranks):
         raise InputError(
-            f"method.top={top} is no number of experts among {len(ranks)}",
-            f"set it to 1 or more and at most {len(ranks)}",
+            f"method.top={top} is out of range: there are {len(ranks)} experts",
+            f"give a number from 1 to {len(ranks)}",
         )
     chosen = select_layers(detector, patterns)
     for name, layer in chosen.items():
@@ -166,7 +166,7 @@ class RoutedLinear(nn.Module):
         if len(tensors["a"]) != sum(ranks) or len(tensors["gate"]) != len(ranks) or min(ranks) < 1:
             raise ValueError(f"ranks {ranks} are not those of its tensors")
         if not 1 <= top <= len(ranks):
-            raise ValueError(f"{top} is no number of experts among {len(ranks)}")
+            raise ValueError(f"top={top} is not from 1 to {len(ranks)}")
         return cls(layer, **{**description, "ranks": ranks})
 
     def describe(self) -> dict[str, object]:
