@@ -321,7 +321,7 @@ class A:
     with on_path(tmp_path):
         assert layer_class("a", tmp_path).kind == "a"
         sentence = fault(check_foldable, {"norm": {"kind": "a"}}, tmp_path / "run/adapter.json")
-    assert f"The weights of {tmp_path / 'run'} cannot be folded or merged" in sentence
+    assert f"The weights of {tmp_path / 'run'} cannot be folded, " in sentence
     assert "because method=mine bends its layers" in sentence
     sys.modules.pop("bent", None)
 

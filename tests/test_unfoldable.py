@@ -270,7 +270,8 @@ def test_its_weights_are_no_expert(method: str, tmp_path: Path) -> None:
         )
     )
     assert f"method={method} " in sentence
-    assert "cannot be folded or merged" in sentence
+    assert "cannot be merged, because" in sentence
+    assert "fmsd.load" in sentence
     assert "method=lora" in sentence
 
 
@@ -412,7 +413,7 @@ def test_fold_and_merge_refuse_it_and_write_nothing(
     assert main(["fold", f"run={runs / method}", f"out={out}"]) == 2
     said = capsys.readouterr().err
     assert f"because method={method} " in said
-    assert "fmsd evaluate, explain, predict, export and push work with it" in said
+    assert "fmsd evaluate, explain, predict, export, push and fmsd.load work with it" in said
     merged = tmp_path / "merged"
     experts = f"experts=[{runs / 'lora'},{runs / method}]"
     assert main(["merge", "merger=average", experts, "test=false", f"out={merged}"]) == 2

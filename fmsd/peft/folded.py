@@ -43,7 +43,7 @@ class FoldedWeights(Mapping[str, Tensor]):
     ) -> None:
         self.folder, self.base, self.empty = folder, base, empty
         self.description, self.tensors = adapter.read(folder, hash)
-        check_foldable(self.description["layers"], folder / adapter.DESCRIPTION)
+        check_foldable(self.description["layers"], folder / adapter.DESCRIPTION, "merged")
         adapter.check_whole(self.description, self.tensors, empty.backbone, folder)
         head = adapter.head_name(empty)
         # A method may leave the head unchanged.

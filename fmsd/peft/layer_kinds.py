@@ -64,12 +64,15 @@ def layer_class(kind: str, source: Path) -> type[Any]:
     return found
 
 
-def check_foldable(layers: Mapping[str, Mapping[str, Any]], source: Path) -> None:
+def check_foldable(
+    layers: Mapping[str, Mapping[str, Any]], source: Path, action: str = "folded"
+) -> None:
     """Checks that plain weights can compute what adapted layers compute.
 
     Args:
         layers: the entry `layers` of an adapter's description.
         source: the file that it was read from.
+        action: what the command would do with the weights: `folded` or `merged`.
 
     Raises:
         InputError: a layer is an `fmsd.peft.inject.UnfoldableModule`.
@@ -79,8 +82,8 @@ def check_foldable(layers: Mapping[str, Mapping[str, Any]], source: Path) -> Non
         found = layer_class(kind, source) if isinstance(kind, str) else None
         if (why := getattr(found, "unfoldable", None)) is not None:
             raise InputError(
-                f"The weights of {source.parent} cannot be folded or merged, because {why}, which "
-                "no weights of the plain backbone compute",
-                "use the run itself (fmsd evaluate, explain, predict, export and push work with "
-                "it), or train a method that folds, e.g. method=lora",
+                f"The weights of {source.parent} cannot be {action}, because {why}, which no "
+                "weights of the plain backbone compute",
+                "use the run itself (fmsd evaluate, explain, predict, export, push and fmsd.load "
+                "work with it), or train a method that folds, e.g. method=lora",
             )
