@@ -57,9 +57,12 @@ def test_two_stamps_in_one_column_are_refused_and_marked_when_told(
     assert str(runs / "merge") in said
     assert str(runs / "other") in said
     assert "on ff at frame level" in said
-    assert "size: 224 and 256; augment: none and strong" in said
+    assert (
+        "differ in the training (augment: none and strong) and in the test (size: 224 and 256)"
+        in said
+    )
     assert "differ='[augment,size]'" in said
-    with pytest.raises(InputError, match=r"level \(size: 224 and 256\).*differ='\[augment,size\]'"):
+    with pytest.raises(InputError, match=r"test \(size: 224 and 256\).*differ='\[augment,size\]'"):
         report(runs, differ=["augment"])
     with pytest.raises(InputError, match="differ names 'augmentation', which is no fact"):
         report(runs, differ=["augmentation"])
@@ -94,7 +97,7 @@ def test_a_merge_stands_beside_its_experts_with_marks(tmp_path: Path) -> None:
             0,
             facts={"train": {"ff": name * 40}},
         )
-    with pytest.raises(InputError, match=r"were not tested alike on ff .*train: "):
+    with pytest.raises(InputError, match=r"on ff at .* in the training \(train: "):
         report(tmp_path)
     both = {"train": {"ff": "a" * 40, "celeb": "b" * 40}, "selection": "fixed"}
     finished(
@@ -118,7 +121,7 @@ def test_a_merge_stands_beside_its_experts_with_marks(tmp_path: Path) -> None:
         facts=both | {"size": 256},
         merged=["a", "b"],
     )
-    with pytest.raises(InputError, match=r"were not tested alike on ff .*size: 224 and 256"):
+    with pytest.raises(InputError, match=r"on ff at .* in the test \(size: 224 and 256"):
         report(tmp_path)
 
 
@@ -315,3 +318,27 @@ def test_numbers_of_training_frames_differ_beside_a_merge_or_when_told(tmp_path:
         text = (tmp_path / out / "results.md").read_text()
         assert "3 of these test frames are training frames (overlap=allow)" in text
     assert "5 of these test frames are training frames (overlap=allow)" in text
+
+
+def test_every_fact_that_differs_is_refused_with_two_short_values(tmp_path: Path) -> None:
+    crops = {"size": 256, "margin": 1.3}
+    for name, facts in (
+        ("a", {"decoder": "a" * 64, "crops": crops}),
+        ("b", {"decoder": "a" * 64, "crops": crops, "augment": "flip"}),
+        ("c", {"decoder": "b" * 64, "crops": crops | {"margin": 1.5}}),
+    ):
+        finished(tmp_path / "runs" / name, [f"method={name}"], 0, facts=facts, datasets=("ff",))
+    with pytest.raises(InputError) as refused:
+        report(tmp_path / "runs")
+    said = str(refused.value)
+    runs = tmp_path / "runs"
+    assert f"results of {runs / 'a'} and {runs / 'b'} on ff at frame level cannot share" in said
+    assert "they differ in the training (augment: none and flip); " in said
+    assert f"{runs / 'c'} differs from the first in the test (decoder: {'a' * 12} and " in said
+    assert f'{"b" * 12}; crops: {{"margin": 1.3}} and {{"margin": 1.5}})' in said
+    assert "differ='[augment,crops,decoder]'" in said
+    report(runs, out=tmp_path / "out", differ=["all"], resamples=0)
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "b" * 12 in text
+    assert "b" * 13 not in text
+    assert "size" not in text.partition("<sup>a</sup> ")[2].partition("\n")[0]

@@ -4,6 +4,7 @@ Which facts of the protocol may differ within a column is the user's choice.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import ascii_lowercase
@@ -27,6 +28,12 @@ IMPORT_FACTS = (*MERGE_FACTS, "augment", "left_out", "train_frames", "size")
 
 Its input has the size that it was published with.
 """
+
+TRAINING_FACTS = ("selection", "augment", "train", "left_out", "train_frames")
+"""Facts of the training, see `fmsd.engine.stamp.training_facts`; all others are of the test."""
+
+DIGEST = re.compile(r"[0-9a-f]{40,}")
+"""A digest within a fact."""
 
 StampFacts = Mapping[str, Any]
 
@@ -93,8 +100,11 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
         forbidden = [] if ALL in differ else [name for name in names if name not in allowed]
         if forbidden:
             raise _incomparable(dataset, level, groups, forbidden, differ)
+        every = [facts for facts, _ in groups.values()]
         for facts, group in groups.values() if names else ():
-            meaning = ", ".join(f"{name} {shorten_fact(facts.get(name), 160)}" for name in names)
+            meaning = ", ".join(
+                f"{name} {shorten_fact(differing_part(name, facts, every), 160)}" for name in names
+            )
             letter = letters.setdefault(meaning, _letter(len(letters)))
             for row in group:
                 cells.setdefault((row.label, dataset, level), set()).add(letter)
@@ -121,27 +131,62 @@ def own_facts(rows: Sequence[Row]) -> tuple[str, ...]:
 def _incomparable(
     dataset: str, level: str, groups: StampGroups, forbidden: Sequence[str], differ: Sequence[str]
 ) -> InputError:
-    """The error for a column whose stamps differ in forbidden facts, by its first such pair."""
+    """The error for a column whose stamps differ in forbidden facts.
+
+    Each fact is shown by the first results that differ in it from the first of the column.
+    """
     (facts, (row, *_)), *others = groups.values()
-
-    def differences(other: StampFacts) -> list[str]:
-        return [
-            name
-            for name in forbidden
-            if format_fact(other.get(name)) != format_fact(facts.get(name))
-        ]
-
-    other_facts, (other_row, *_) = next(group for group in others if differences(group[0]))
-    what = "; ".join(
-        f"{name}: {shorten_fact(facts.get(name))} and {shorten_fact(other_facts.get(name))}"
-        for name in differences(other_facts)
+    every = [one for one, _ in groups.values()]
+    found: dict[int, list[str]] = {}
+    for name in forbidden:
+        own = format_fact(facts.get(name))
+        place = next(
+            i for i, (other, _) in enumerate(others) if format_fact(other.get(name)) != own
+        )
+        found.setdefault(place, []).append(name)
+    folders, phrases = [], []
+    for place, names in sorted(found.items()):
+        other, (other_row, *_) = others[place]
+        folders.append(other_row.folder_of(dataset))
+        phrases.append(_differences(names, facts, other, every))
+    more = "".join(
+        f"; {folder} differs from the first {phrase}"
+        for folder, phrase in zip(folders[1:], phrases[1:], strict=True)
     )
     return InputError(
-        f"{row.folder_of(dataset)} and {other_row.folder_of(dataset)} were not tested alike on "
-        f"{dataset} at {level} level ({what})",
+        f"The results of {row.folder_of(dataset)} and {folders[0]} on {dataset} at {level} level "
+        f"cannot share a column: they differ {phrases[0]}{more}",
         f"leave one out, or set differ='[{','.join(sorted({*differ, *forbidden}))}]' to put them "
         "into one column with marks",
     )
+
+
+def _differences(
+    names: Sequence[str], facts: StampFacts, other: StampFacts, every: Sequence[StampFacts]
+) -> str:
+    """The values of two results, those of the training before those of the test."""
+    parts = []
+    for where, training in (("training", True), ("test", False)):
+        values = [
+            f"{name}: "
+            + " and ".join(shorten_fact(differing_part(name, one, every)) for one in (facts, other))
+            for name in names
+            if (name in TRAINING_FACTS) == training
+        ]
+        if values:
+            parts.append(f"in the {where} ({'; '.join(values)})")
+    return " and ".join(parts)
+
+
+def differing_part(name: str, facts: StampFacts, every: Sequence[StampFacts]) -> Any:
+    """A fact, of one with the same keys in all protocols only those whose values differ."""
+    values = [one.get(name) for one in every]
+    own = facts.get(name)
+    if not isinstance(own, dict) or not all(
+        isinstance(value, dict) and value.keys() == own.keys() for value in values
+    ):
+        return own
+    return {key: own[key] for key in own if any(value[key] != own[key] for value in values)}
 
 
 def join_letters(marks: Iterable[str]) -> str:
@@ -185,7 +230,7 @@ def shorten_fact(value: Any, max_length: int = 60) -> str:
     ):
         text = ", ".join(f"{name} {digest[:12]}".rstrip() for name, digest in value.items())
     else:
-        text = format_fact(value)
+        text = DIGEST.sub(lambda digest: digest[0][:12], format_fact(value))
     return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
 
 
