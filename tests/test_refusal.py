@@ -39,6 +39,20 @@ def refusal(verb: str, *overrides: str) -> str:
         (["evaluate"], "fmsd evaluate needs run; give it as run=PATH."),
         (["train", "+nothing@at=all"], "There is no config key 'nothing'"),
         (["train", "dataset=ff++"], "There is no config key 'dataset' (did you mean data?)"),
+        (
+            ["train", "out=somewhere"],
+            "fmsd train has no key 'out': it writes into runs/METHOD_DATA/TIME; choose another "
+            "folder with hydra.run.dir=FOLDER.",
+        ),
+        (
+            ["evaluate", "run=a", "out=somewhere"],
+            "it writes into RUN/evaluations/TIME; choose another folder with hydra.run.dir=FOLDER.",
+        ),
+        (
+            ["train", "folder=none"],
+            "fmsd train has no key 'folder': it writes into runs/METHOD_DATA/TIME; choose another ",
+        ),
+        (["train", "loader=none"], "There is no config key 'loader'"),
         (["train", "+optimizer.lr=3"], "leave the + out: optimizer.lr=VALUE."),
         (["train", "~methd"], "There is no config key 'methd' (did you mean method?)"),
         (["train", "~optimizer.nothing"], "There is no config key 'optimizer.nothing'"),

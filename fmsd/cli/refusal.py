@@ -45,6 +45,12 @@ LAUNCHERS = {
 MIXED = ("trainer.devices", "frames", "head.normalise")
 """Keys whose default is a number or a bool and that also accept text."""
 
+PLACES = {
+    "train": "runs/METHOD_DATA/TIME",
+    "evaluate": "RUN/evaluations/TIME",
+}
+"""By verb without a key for its results: the folder that it makes for them."""
+
 CONFIG_ERRORS = (HydraException, yaml.YAMLError)
 """Errors of configuration files, beside those of OmegaConf."""
 
@@ -132,8 +138,10 @@ def _translate_text(text: str, verb: str, overrides: Sequence[str]) -> InputErro
     )
     if match := re.search(r"You must specify '(\w+)'|Missing mandatory value: (\S+)", text):
         return _missing_value(match[1] or match[2], verb)
-    if match := re.search(r"config group '([^']+)' does not exist", text):
-        return _unknown_key(match[1], verb, overrides)
+    if match := re.search(
+        r"config group '([^']+)' does not exist|Could not override '([^'@]+)'", text
+    ):
+        return _unknown_key(match[1] or match[2], verb, overrides)
     if match := re.search(r"An item is already at '([^']+)'", text):
         return InputError(
             f"{match[1]} exists, so it cannot be added", f"leave the + out: {match[1]}=VALUE"
@@ -218,6 +226,11 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
         return InputError(
             f"There is no config key {key!r} unless {key.partition('.')[0]}=NAME is given, too",
             f"add that; fmsd {verb} --help shows all keys",
+        )
+    if verb in PLACES and key.lower() in ("out", "output", "output_dir", "folder"):
+        return InputError(
+            f"fmsd {verb} has no key {key!r}: it writes into {PLACES[verb]}",
+            "choose another folder with hydra.run.dir=FOLDER",
         )
     meant = suggestions(key, list(default_values(verb, overrides, key)), groups(verb))
     hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
