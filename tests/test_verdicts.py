@@ -80,10 +80,30 @@ def test_verdicts_of_a_run_are_printed_and_are_rows_for_programs(
     assert verdicts["dataset"].unique(maintain_order=True).to_list() == ["ff", "celeb"]
     print_verdicts(verdicts, run.folder)
     printed = capsys.readouterr().out
-    first = verdicts.row(1, named=True)
-    assert "fpr5" in printed
+    first = verdicts.row(2, named=True)  # 12 real validation videos are too few for the others
+    assert "fpr10: of the 12 real validation videos at most 10 % were called fake;" in printed
+    assert "fpr1 and fpr5 need 100 and 20 real validation videos; there are 12" in printed
+    assert printed.count("fpr10 ") == 2
+    assert "fpr5 " not in printed.partition("\nfpr10:")[0]
     assert f"{100 * first['true_positive_rate']:.1f} % [" in printed
     with write_document("evaluate") as document:
         print_verdicts(verdicts, run.folder)
         document.exit_code = 0
     assert json.loads(capsys.readouterr().out)["tables"]["verdicts"] == verdicts.to_dicts()
+
+
+def test_without_a_threshold_a_sentence_stands_for_the_verdicts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    validation = frames("ff", (), 5)
+    verdicts = count_verdicts(validation, video_points(validation))
+    print_verdicts(verdicts.with_columns(validation_reals=pl.lit(2)), "run")
+    assert capsys.readouterr().out == (
+        "There are no verdicts on videos: fpr1, fpr5 and fpr10 need 100, 20 and 10 real validation "
+        "videos; there are 2\n"
+    )
+    print_verdicts(verdicts.with_columns(validation_reals=pl.lit(100)), "run")
+    printed = capsys.readouterr().out
+    assert "fpr5: of the 100 real validation videos at most 5 %" in printed
+    assert all(f"{name} " in printed for name in RATES)
+    assert "need" not in printed

@@ -1,6 +1,6 @@
 """Results on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,9 @@ def print_robustness_tables(table: pl.DataFrame) -> None:
 def print_verdicts(verdicts: pl.DataFrame | None, run: str | Path) -> None:
     """Prints the verdicts on the videos of every dataset, a line per threshold.
 
+    Thresholds with too few real validation videos, at which a prediction gives no verdict, have no
+    line; a note names them. Programs get all.
+
     Args:
         verdicts: see `fmsd.metrics.verdicts.count_verdicts`; None without validation predictions,
             which a sentence then says.
@@ -68,8 +71,12 @@ def print_verdicts(verdicts: pl.DataFrame | None, run: str | Path) -> None:
             "thresholds"
         )
         return
+    reals = verdicts["validation_reals"][0]
+    missing = {name: rate for name, rate in RATES.items() if too_few_reals(rate, reals)}
     rows, shown = [], ""
     for row in verdicts.iter_rows(named=True):
+        if row["at"] in missing:
+            continue
         name = "" if row["dataset"] == shown else row["dataset"]
         shown = row["dataset"]
         counts = ("true_positives", "false_negatives", "false_positives", "true_negatives")
@@ -80,19 +87,48 @@ def print_verdicts(verdicts: pl.DataFrame | None, run: str | Path) -> None:
         rows.append(
             [name, row["at"], f"{row['threshold']:.4f}", *(str(row[key]) for key in counts), *rates]
         )
-    reals = verdicts["validation_reals"][0]
-    missing = [reason for rate in RATES.values() if (reason := too_few_reals(rate, reals))]
-    note = "".join(f"; {reason}, so fmsd predict gives no verdict there" for reason in missing)
+    shown_at = [name for name in RATES if name not in missing]
+    few = _too_few_sentence(missing, reals)
+    if not shown_at:
+        print(f"There are no verdicts on videos: {few}")
+    example = "fpr5" if "fpr5" in shown_at else "".join(shown_at[:1])
+    caption = (
+        f"{example}: of the {reals} real validation videos at most {100 * RATES[example]:g} % were "
+        f"called fake; in brackets 95 % intervals over videos"
+        if example
+        else ""
+    )
     print_table(
         "Verdicts on videos at the thresholds that validation data chose",
         ["dataset", "at", "threshold", "TP", "FN", "FP", "TN", "FPR", "TPR"],
         rows,
-        "fpr5: of the {validation_reals} real validation videos at most 5 % were called fake; in "
-        f"brackets 95 % intervals over videos{note}".format_map(verdicts.row(0, named=True)),
+        "; ".join(part for part in (caption, few) if part),
         ("at",),
         name="verdicts",
         records=verdicts.to_dicts(),
     )
+
+
+def _too_few_sentence(missing: Mapping[str, float], reals: int) -> str:
+    """How many real validation videos some thresholds need; empty for none.
+
+    Args:
+        missing: the false positive rates by the names of these thresholds.
+        reals: the number of real validation videos.
+    """
+    if not missing:
+        return ""
+    least = [str(round(1 / rate)) for rate in missing.values()]
+    return (
+        f"{_enumeration(list(missing))} {'needs' if len(missing) == 1 else 'need'} "
+        f"{_enumeration(least)} real validation videos; there {'is' if reals == 1 else 'are'} "
+        f"{reals}"
+    )
+
+
+def _enumeration(words: Sequence[str]) -> str:
+    """Words as text: `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def format_auc(value: float) -> str:
