@@ -171,6 +171,9 @@ def test_crops_are_those_on_which_all_training_data_agree(
     assert run_crops({"manifests": {"train": datasets, "test": {}}}) == expected
     assert said in caplog.text
     assert bool(said) == bool(caplog.text)
+    caplog.clear()
+    assert run_crops({"manifests": {"train": datasets, "test": {}}}, warn=False) == expected
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,11 @@ WITHOUT = {
 """Files of a run that a prediction can do without, and what it then lacks."""
 
 
-def run_facts(run: Run) -> DetectorFacts:
-    """The facts of a run; warns where its training data do not say how faces were cropped.
+def run_facts(run: Run, warn: bool = True) -> DetectorFacts:
+    """The facts of a run.
+
+    Args:
+        warn: log a warning where its training data do not say how faces were cropped.
 
     Raises:
         InputError: a file of the run is damaged, or not what its record says.
@@ -47,7 +50,7 @@ def run_facts(run: Run) -> DetectorFacts:
         predictions = read_predictions(path)
         validation = count_by_dataset(predictions)
         meanings = score_meanings(predictions, video_score)
-    crops = run_crops(record)
+    crops = run_crops(record, warn)
     return DetectorFacts(
         name=title_name(run.folder),
         size=data.get("size") or settings["backbone"]["size"],
@@ -79,13 +82,14 @@ def count_by_dataset(predictions: pl.DataFrame) -> dict[str, VideoCounts]:
     return {str(dataset): count_videos(own) for (dataset,), own in datasets}
 
 
-def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
-    """How the faces of a run's training data were cropped; None, with a warning, if unknown.
+def run_crops(record: Mapping[str, Any], warn: bool = True) -> CropSettings | None:
+    """How the faces of a run's training data were cropped; None if unknown.
 
     Where the datasets differ in the smallest face alone, the smallest of all counts.
 
     Args:
         record: the content of its `run.json`.
+        warn: log a warning if it is unknown.
     """
     if "imported" in record and (crops := recorded_crops(record["imported"])) is not None:
         return crops
@@ -104,6 +108,8 @@ def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
         what = "how the faces of its training data were cropped"
     if what is None:
         return next(iter(known.values()))
+    if not warn:
+        return None
     log.warning(
         "The run does not record %s: faces are cropped as fmsd extract does by default (%s). "
         "Scores of faces that are cropped otherwise mean little; %s.",

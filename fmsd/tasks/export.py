@@ -1,6 +1,7 @@
 """Export: a run's detector as a file that ONNX Runtime or torch run without this package."""
 
 import importlib.util
+import logging
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ from fmsd.metrics.table import compute_results
 from fmsd.models.detector import Detector
 from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import Run, owning_run
+
+log = logging.getLogger(__name__)
 
 WRITER = "fmsd export"
 
@@ -71,7 +74,12 @@ def export(
     """
     check_out(out, int8)
     tests = {} if data is None else choose_tests(data, frames)
-    facts = run_facts(run)
+    facts = run_facts(run, warn=False)
+    if not facts.crops_known:
+        log.warning(
+            "The training data do not say how faces were cropped: whoever uses the file crops them "
+            "as fmsd extract does by default."
+        )
     bank = feature_bank(run)
     meaning = facts.meanings.get("frame")
     calibration = None if meaning is None else meaning.calibration

@@ -77,7 +77,7 @@ def fold(
         "mean": str(model.mean.flatten().tolist()),
         "std": str(model.std.flatten().tolist()),
         "backbone": json.dumps({**backbone, "pretrained": False, "weights": None}),
-        "facts": json.dumps(run_facts(run).to_json()),
+        "facts": json.dumps(run_facts(run, warn=False).to_json()),
     }
     with atomic(out) as partial:
         save_file(state, partial, metadata=metadata)
