@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import DataLoader
 
 from fmsd.cli.refusal import translate_hydra_error, without_worker_traceback
+from fmsd.cli.training import replaced_batches
 from fmsd.errors import BusyError, InputError
 from fmsd.package_files import CONF
 from tests.surroundings import python_path
@@ -69,6 +70,33 @@ def refusal(verb: str, *overrides: str) -> str:
 )
 def test_hydra_s_errors_have_a_remedy(command: list[str], sentence: str) -> None:
     assert sentence in refusal(*command)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["method=gend", "wrapper=roga"],
+            "wrapper=roga replaces data.batches=pairs of method=gend by balanced; "
+            "data.batches=balanced_pairs gives both.",
+        ),
+        (["method=gend", "wrapper=roga", "data.batches=balanced"], ""),
+        (["method=gend", "wrapper=roga", "data.batches=balanced_pairs"], ""),
+        (["method=gend"], ""),
+        (["method=lora", "wrapper=roga"], ""),
+    ],
+    ids=str,
+)
+def test_a_wrapper_that_replaces_the_batches_of_a_method_says_so(
+    words: list[str], said: str
+) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("train", words)
+    choices = {"method": "lora", "wrapper": "erm"}
+    choices |= dict(word.split("=") for word in words if "." not in word)
+    sentence = replaced_batches(choices, config.data.batches, words)
+    assert sentence.startswith(said)
+    assert bool(sentence) == bool(said)
 
 
 class Unreadable:

@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +19,7 @@ from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
 from fmsd.cli.override_kinds import override_text
 from fmsd.cli.recorded_config import recorded_config
+from fmsd.cli.refusal import packaged_values
 from fmsd.cli.run_places import check_local
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
@@ -27,6 +28,9 @@ from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.signals import errors_as_interruption, interruption
 
 log = logging.getLogger(__name__)
+
+PAIRED = ("balanced_pairs", "natural_pairs")
+"""The values of `data.batches` for pairs of every domain, see `fmsd.engine.training_order`."""
 
 
 def train(config: DictConfig, folder: Path, command: list[str]) -> int:
@@ -150,6 +154,36 @@ def complete_training(config: DictConfig) -> None:
         config.overrides = task_overrides()
         del config.resume, config.trust
     check_train_config(config)
+    if sentence := replaced_batches(config.choices, config.data.batches, config.overrides):
+        log.warning("%s", sentence)
+
+
+def replaced_batches(choices: Mapping[str, str], batches: str, overrides: Sequence[str]) -> str:
+    """Says that the wrapper replaced the batches of the method; empty where it did not.
+
+    Both files set `data.batches`, and that of the wrapper is composed later.
+
+    Args:
+        choices: by group.
+        batches: `data.batches` as it is.
+        overrides: of the command line, which may choose the batches.
+    """
+    key = "data.batches"
+    method, wrapper = (
+        packaged_values(
+            "train", {group: choice for group, choice in choices.items() if group == own}
+        ).get(key)
+        for own in ("method", "wrapper")
+    )
+    typed = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
+    if method is None or batches != wrapper or batches == method or typed:
+        return ""
+    paired = f"{wrapper}_{method}"
+    remedy = f"{key}={paired} gives both" if paired in PAIRED else f"give {key}=VALUE to choose"
+    return (
+        f"wrapper={choices['wrapper']} replaces {key}={method} of method={choices['method']} by "
+        f"{wrapper}; {remedy}."
+    )
 
 
 def check_train_config(config: DictConfig) -> None:
