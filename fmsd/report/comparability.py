@@ -180,13 +180,17 @@ def _differences(
 
 def differing_part(name: str, facts: StampFacts, every: Sequence[StampFacts]) -> Any:
     """A fact, of one with the same keys in all protocols only those whose values differ."""
-    values = [one.get(name) for one in every]
     own = facts.get(name)
-    if not isinstance(own, dict) or not all(
-        isinstance(value, dict) and value.keys() == own.keys() for value in values
-    ):
+    if not isinstance(own, dict):
         return own
-    return {key: own[key] for key in own if any(value[key] != own[key] for value in values)}
+    alike = [
+        value
+        for one in every
+        if isinstance(value := one.get(name), dict) and value.keys() == own.keys()
+    ]
+    if len(alike) < len(every):
+        return own
+    return {key: own[key] for key in own if any(value[key] != own[key] for value in alike)}
 
 
 def join_letters(marks: Iterable[str]) -> str:
