@@ -344,7 +344,7 @@ def test_the_layer_compiles_into_one_graph(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rank": 0}, r"method\.rank=0 .*1 or more"),
+        ({"rank": 0}, r"method\.rank=0 .*at least 1"),
         ({"alpha": 0}, r"method\.alpha=0 .*above 0"),
         ({"alpha": -1.0}, r"method\.alpha=-1\.0 .*above 0"),
         ({"dropout": 1.0}, r"method\.dropout=1\.0 .*less than 1"),

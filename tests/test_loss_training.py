@@ -199,7 +199,7 @@ def test_a_head_without_a_matrix_is_refused_where_the_loss_needs_features() -> N
 
 
 def test_batches_without_the_view_that_the_loss_needs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"data\.strong=null"):
+    with pytest.raises(InputError, match=r"data\.strong is not set"):
         trained(tmp_path, LOSSES["consistency"], by_hand((2, 2)))
 
 
@@ -217,7 +217,7 @@ def test_loaded_batches_train_with_pairs_and_views(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("loss=consistency",), "data.strong=null loads one; name the augmentation of the second"),
+        (("loss=consistency",), "data.strong is not set; name the augmentation of that view"),
         (("data.strong=dfb",), "data.strong=dfb loads a second view of each frame, which the loss"),
         (("loss=consistency", "data.strong=heavy"), "data.strong=heavy is unknown; choose one of"),
         (("loss.smoothing=2",), "loss.smoothing=2 is out of range; give a number from 0 to 1"),

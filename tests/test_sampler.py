@@ -21,14 +21,13 @@ from fmsd.data.frame import Frame
 from fmsd.data.loading import blending
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_image
+from fmsd.data.loading.quotas import apportion, recycle
 from fmsd.data.loading.sampler import (
     EndlessBatches,
     EveryDomain,
     Place,
     ProcessBatches,
     Shuffle,
-    apportion,
-    recycle,
 )
 from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.selection import Selection

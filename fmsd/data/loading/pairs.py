@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from fmsd.data.loading.sampler import Places, cell_quotas, fill_batches, mean_repeats
+from fmsd.data.loading.quotas import cell_quotas, fill_batches, mean_repeats
+from fmsd.data.loading.sampler import Places
 from fmsd.errors import InputError
 
 
