@@ -297,8 +297,14 @@ def test_the_kind_of_gends_head_stands_beside_it(
     assert beside(tmp_path, '{"model_type": "GenD", "head": "LinearNorm"}')
     assert not beside(tmp_path, '{"model_type": "GenD", "head": "linear"}')
     assert not beside(tmp_path, '{"model_type": "GenD"}')
-    for wrong in ('{"model_type": "clip"}', '{"model_type": "GenD", "head": "mlp"}', "[]", "x"):
-        with pytest.raises(InputError, match=r"config\.json"):
+    for wrong, told in {
+        '{"model_type": "clip"}': "model_type='clip' instead of GenD",
+        "{}": "model_type=None instead of GenD",
+        '{"model_type": "GenD", "head": "mlp"}': "head='mlp' instead of LinearNorm or linear",
+        "[]": "",
+        "x": "",
+    }.items():
+        with pytest.raises(InputError, match=rf"config\.json.*{told}"):
             beside(tmp_path, wrong)
     other = next(layout for layout in LAYOUTS if layout.format == "effort")
     assert read_gend_head(other, tmp_path / "model.safetensors") is other

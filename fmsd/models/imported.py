@@ -115,9 +115,16 @@ def read_gend_head(layout: Layout, weights: Path) -> Layout:
     remedy = "download it anew from where the weights are from, or put it elsewhere"
     content = read_record(path, GenDConfig, remedy)
     head = content.get("head", "linear")  # GenD's default, which may be left out
-    if content.get("model_type") != "GenD" or head not in HEADS:
-        what = f"head {head!r:.40}" if content.get("model_type") == "GenD" else "another model"
-        raise InputError(f"{path} is of {what}, and {weights.name} beside it of GenD", remedy)
+    kind = content.get("model_type")
+    if kind != "GenD" or head not in HEADS:
+        key, value, expected = (
+            ("model_type", kind, ["GenD"]) if kind != "GenD" else ("head", head, list(HEADS))
+        )
+        raise InputError(
+            f"{path} has {key}={value!r:.40} instead of {' or '.join(expected)}, and "
+            f"{weights.name} beside it is a file of GenD",
+            remedy,
+        )
     return layout._replace(normalised=HEADS[head])
 
 
