@@ -7,7 +7,7 @@ autocast, and with torch.compile too. Weights are random: they do not change the
 classification loss (and penalties), its gradients and AdamW's step.
 
 SVF has no goal beside LoRA: the gradient of all singular values of a matrix costs as much as that
-of the matrix.
+of the matrix. BiasConsist has none beside BitFit: it runs the network on two views.
 
 "limit" is what a method that adapts the first block cannot go far below: every weight frozen, a
 gradient for the image only, no optimizer. "peft OSF" trains half of the directions, its
@@ -37,9 +37,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsd.linalg import Factors, dense_product
+from fmsd.losses.detection import DetectionLoss
+from fmsd.losses.loss import Outputs
 from fmsd.models.detector import Detector, detector
+from fmsd.models.features import FeatureCapture
 from fmsd.optim.groups import decay_groups
 from fmsd.peft.adaptformer import adaptformer
+from fmsd.peft.bitfit import bitfit
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.inject import Matrix, inject, select_layers, stack_size
@@ -48,6 +52,7 @@ from fmsd.peft.lora_xs import lora_xs
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.moe_lora import moe_lora
+from fmsd.peft.norm import norm
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 from fmsd.peft.svd_cache import cached_directions
@@ -163,11 +168,45 @@ METHODS: dict[str, Callable[[Detector], Adaptation]] = {
     "peft OSF": functools.partial(packaged, peft.OSFConfig(target_modules=layers)),
     "adapter": functools.partial(adaptformer, bottleneck=64, scale=0.1, dropout=0.1),
     "plain adapter": functools.partial(plain_adapter, bottleneck=64, scale=0.1, dropout=0.1),
+    "norm": norm,
+    "gend": norm,
+    "bitfit": bitfit,
+    "bias_consist": bitfit,
     "vpt": functools.partial(vpt, tokens=10),
     "plain vpt": functools.partial(plain_vpt, tokens=10),
     "moe_lora": functools.partial(moe_lora, patterns=["attention", "!*.proj"], ranks=RANKS),
     "plain moe_lora": functools.partial(plain_moe_lora, ranks=RANKS),
 }
+
+
+LOSSES = {
+    "gend": DetectionLoss(uniformity=0.5, alignment=0.1),
+    "bias_consist": DetectionLoss(smoothing=0.1, consistency=0.5, strong_share=0.5),
+}
+"""By method; the others have plain cross-entropy."""
+
+
+def loss_of(name: str, model: Detector, image: Tensor) -> Callable[[], Tensor]:
+    """The loss of a method on a batch, with its forward passes; views and labels are the same."""
+    label = torch.arange(BATCH, device=DEVICE) % 2
+    weight = torch.ones(BATCH, device=DEVICE)
+    loss, features = LOSSES.get(name, DetectionLoss()), FeatureCapture(model)
+    if loss.needs_features:
+        features.attach()
+
+    def logits() -> Tensor:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=GPU):
+            return model(image).float()
+
+    def run() -> Tensor:
+        outputs = Outputs(logits(), label, weight)
+        if loss.needs_features:
+            outputs = outputs._replace(feature=features.take())
+        if loss.needs_strong_view:
+            outputs = outputs._replace(strong_logit=logits())
+        return torch.stack([term.mean() for term in loss(outputs).values()]).sum()
+
+    return run
 
 
 def step_of(name: str) -> Callable[[], None]:
@@ -182,12 +221,10 @@ def step_of(name: str) -> Callable[[], None]:
     image = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8, device=DEVICE)
     if name.removesuffix(COMPILED) == LIMIT:
         image = (image / 255).requires_grad_()
-    label = (torch.arange(BATCH, device=DEVICE) % 2).float()
+    loss = loss_of(name, model, image)
 
     def step() -> None:
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=GPU):
-            logits = model(image)
-        functional.binary_cross_entropy_with_logits(logits.float(), label).backward()
+        loss().backward()
         if adaptation.rule is not None:
             adaptation.rule.observe()
         if adaptation.penalties:
@@ -271,6 +308,10 @@ def measure(rounds: int) -> list[Row]:
         beside("pissa / our lora", "our lora, pissa", "our lora", 1.03),
         beside("lora_xs / our lora", "lora_xs", "our lora", 1.03),
         beside("svf / our lora", "svf", "our lora"),
+        share("norm"),
+        beside("gend / norm", "gend", "norm", 1.03),
+        share("bitfit"),
+        beside("bias_consist / bitfit", "bias_consist", "bitfit"),
         beside("fmsd with penalties / without", "fmsd with penalties", "fmsd", 1.03),
         beside("fmsd hard / soft", "fmsd hard", "fmsd", 1.1),
         share("fmsd, top half of the blocks", 0.53),
