@@ -117,10 +117,14 @@ class _Handler:
             raise Interrupted(self.received)
 
     def lost(self, unraisable: "sys.UnraisableHookArgs") -> None:
-        """Raises an interruption anew that came in a destructor; prints any other error."""
+        """Raises an interruption anew that came in a destructor; prints any other error.
+
+        After a signal nothing is printed: it may have left an object half made, whose destructor
+        then fails.
+        """
         if isinstance(unraisable.exc_value, Interrupted):
             self._again_in(0.01)
-        else:
+        elif self.received is None:
             sys.__unraisablehook__(unraisable)
 
     def _again_in(self, seconds: float) -> None:

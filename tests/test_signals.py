@@ -309,6 +309,25 @@ except KeyboardInterrupt as error:
 """
 
 
+HALF_MADE = """
+class Half:
+    def __init__(self):
+        print("ready", flush=True)
+        time.sleep(100)
+        self.late = 1
+
+    def __del__(self):
+        self.late += 1
+
+try:
+    Half()
+except KeyboardInterrupt as error:
+    code = error.code
+signals.finish(code)
+"""
+"""A signal in a constructor, whose object then fails in its destructor."""
+
+
 @contextlib.contextmanager
 def ready_script(text: str, place: Path) -> Iterator["subprocess.Popen[str]"]:
     """A running script that handles signals and is ready for one."""
@@ -333,9 +352,11 @@ def test_a_second_signal_ends_what_the_first_one_waits_for(number: int, tmp_path
         assert process.wait(10) == 128 + number
 
 
-@pytest.mark.parametrize("text", [DESTRUCTOR, STEP], ids=["destructor", "step"])
+@pytest.mark.parametrize(
+    "text", [DESTRUCTOR, HALF_MADE, STEP], ids=["destructor", "constructor", "step"]
+)
 def test_a_signal_is_not_lost(text: str, tmp_path: Path) -> None:
-    """In a destructor, which cannot raise, and in a step that does not end."""
+    """In a destructor, which cannot raise, in a constructor, and in a step that does not end."""
     with ready_script(text, tmp_path) as process:
         process.send_signal(TERM)
         out, said = process.communicate(timeout=10)

@@ -442,9 +442,9 @@ def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
         "train", "method.subspacez=2", cwd=tmp_path
     )
     assert (
-        "There is no method=fmds (did you mean method=fmsd?); choose one of adapter, bitfit, "
-        "effort, fmsd, full, lora, lora_xs, masm, moe_lora, norm, probe, svf, vpt"
-        in refused("train", "method=fmds", cwd=tmp_path)
+        "There is no method=fmds (did you mean method=fmsd?); choose one of adapter, "
+        "bias_consist, bitfit, effort, fmsd, full, gend, lora, lora_xs, masm, moe_lora, norm, "
+        "probe, svf, vpt" in refused("train", "method=fmds", cwd=tmp_path)
     )
     assert (
         "no verb 'trian' (did you mean train?); choose one of cite, dashboard, demo, "
