@@ -73,6 +73,24 @@ def stirred(kind: str, dora: bool, dropout: float = 0.0) -> tuple[nn.Module, Lor
     return plain, layer
 
 
+def check_compiled_and_mixed(layer: nn.Module, parameter: nn.Parameter, x: torch.Tensor) -> None:
+    """Checks that a layer compiles into one graph, and its gradient in mixed precision.
+
+    Args:
+        parameter: of the layer.
+        x: its input.
+    """
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
+    exact = torch.autograd.grad(layer(x).square().sum(), parameter)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    gradient = torch.autograd.grad(y.float().square().sum(), parameter)[0]
+    assert gradient.dtype == torch.float32
+    assert (gradient - exact).norm() < 0.03 * exact.norm()
+
+
 def inputs(kind: str) -> torch.Tensor:
     return torch.randn(2, 10, 5, 7) if "pointwise" in kind else torch.randn(2, 5, 10)
 

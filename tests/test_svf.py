@@ -15,7 +15,18 @@ from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
 from fmsd.peft.svf import SvfLinear, svf
 from tests.conftest import tiny_vit
-from tests.test_baselines import HEAD, IMAGE, PLAIN, apply, changed, inputs, snapshot, stir, train
+from tests.test_baselines import (
+    HEAD,
+    IMAGE,
+    PLAIN,
+    apply,
+    changed,
+    check_compiled_and_mixed,
+    inputs,
+    snapshot,
+    stir,
+    train,
+)
 
 every_kind = pytest.mark.parametrize("kind", list(PLAIN))
 
@@ -65,16 +76,7 @@ def test_it_compiles_into_one_graph_and_trains_in_mixed_precision(
     # the check of shapes while tests run does not compile
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     _, layer = stirred(kind)
-    x = inputs(kind)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), layer(x))
-    exact = torch.autograd.grad(layer(x).square().sum(), layer.ds)[0]
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x)
-    assert y.dtype == torch.bfloat16
-    gradient = torch.autograd.grad(y.float().square().sum(), layer.ds)[0]
-    assert gradient.dtype == torch.float32
-    assert (gradient - exact).norm() < 0.03 * exact.norm()
+    check_compiled_and_mixed(layer, layer.ds, inputs(kind))
 
 
 def test_directions_that_the_matrix_does_not_determine_have_no_part_in_it() -> None:
