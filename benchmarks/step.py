@@ -27,8 +27,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from harness import Row, arguments, interleaved, ratio, report, row
@@ -65,13 +66,49 @@ DEVICE = (
     torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
 ) or torch.device("cpu")
 GPU = DEVICE.type != "cpu"
-BACKBONE, DEPTH, BATCH, KIND = (
-    ("vit_large_patch14_clip_224", 24, 32, "bfloat16")
-    if GPU
-    else ("vit_base_patch16_224", 12, 8, "float32")
-)
+KIND = "bfloat16" if GPU else "float32"
 WHERE = torch.cuda.get_device_name() if DEVICE.type == "cuda" else DEVICE.type
-TITLE = f"A training step: {BACKBONE}, 224 px, batch {BATCH}, {KIND}, {WHERE}"
+
+
+class Size(NamedTuple):
+    """What is trained, on how many images.
+
+    Args:
+        arguments: of the backbone, besides.
+    """
+
+    backbone: str
+    depth: int
+    pixels: int
+    batch: int
+    arguments: Mapping[str, Any] = {}
+
+    def __str__(self) -> str:
+        """One line about it."""
+        return (
+            f"{self.backbone}, {self.pixels} px, {self.depth} blocks, batch {self.batch}, {KIND}, "
+            f"{WHERE}"
+        )
+
+    def model(self) -> Detector:
+        """The detector on the device, with random weights, which do not change the cost."""
+        torch.manual_seed(0)
+        with DEVICE:
+            return detector(self.backbone, size=self.pixels, **self.arguments).to(DEVICE)
+
+    def images(self) -> Tensor:
+        """A batch of random images on the device."""
+        shape = (self.batch, 3, self.pixels, self.pixels)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, device=DEVICE)
+
+
+REAL = (
+    Size("vit_large_patch14_clip_224", 24, 224, 32)
+    if GPU
+    else Size("vit_base_patch16_224", 12, 224, 8)
+)
+TINY = Size("vit_tiny_patch16_224", 2, 32, 16, {"depth": 2, "img_size": 32})
+"""To try a script out."""
 
 COMPILED = ", compiled"
 """What a method's name ends in where it runs through torch.compile."""
@@ -141,7 +178,7 @@ def frozen(model: Detector) -> Adaptation:
 
 
 ours = functools.partial(fmsd, patterns=["attention"], subspaces=4, penalties=None)
-upper = [f"blocks.{block}.attn.*" for block in range(DEPTH // 2, DEPTH)]
+upper = [f"blocks.{block}.attn.*" for block in range(REAL.depth // 2, REAL.depth)]
 layers = r".*attn\.(qkv|proj)"
 kept = (1024 if GPU else 768) - 4
 RANKS = [8, 16, 32, 48, 64, 96, 128]
@@ -188,8 +225,8 @@ LOSSES = {
 
 def loss_of(name: str, model: Detector, image: Tensor) -> Callable[[], Tensor]:
     """The loss of a method on a batch, with its forward passes; views and labels are the same."""
-    label = torch.arange(BATCH, device=DEVICE) % 2
-    weight = torch.ones(BATCH, device=DEVICE)
+    label = torch.arange(len(image), device=DEVICE) % 2
+    weight = torch.ones(len(image), device=DEVICE)
     loss, features = LOSSES.get(name, DetectionLoss()), FeatureCapture(model)
     if loss.needs_features:
         features.attach()
@@ -209,16 +246,15 @@ def loss_of(name: str, model: Detector, image: Tensor) -> Callable[[], Tensor]:
     return run
 
 
-def step_of(name: str) -> Callable[[], None]:
+def step_of(name: str, size: Size = REAL) -> Callable[[], None]:
     """A training step of a method, which returns when the device is done."""
-    torch.manual_seed(0)
-    model = detector(BACKBONE, size=224).to(DEVICE)
+    model = size.model()
     adaptation = METHODS[name.removesuffix(COMPILED)](model)
     if name.endswith(COMPILED):
         model.compile()
     groups = decay_groups(model, 0.01)
     optimizer = torch.optim.AdamW(groups, lr=1e-4) if groups else None  # pyright: ignore[reportArgumentType]
-    image = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8, device=DEVICE)
+    image = size.images()
     if name.removesuffix(COMPILED) == LIMIT:
         image = (image / 255).requires_grad_()
     loss = loss_of(name, model, image)
@@ -337,7 +373,7 @@ def measure(rounds: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    parser = arguments(TITLE)
+    parser = arguments("A training step of every method")
     parser.add_argument("--rounds", type=int, default=7, help="measured steps per method")
     parser.add_argument(
         "--memory",
@@ -352,4 +388,4 @@ if __name__ == "__main__":
             os.environ["FMSD_CACHE"] = (
                 folder  # directions of random weights are of no use to anyone
             )
-            report(TITLE, measure(options.rounds), options.json)
+            report(f"A training step: {REAL}", measure(options.rounds), options.json)

@@ -39,12 +39,11 @@ from typing import Any, NamedTuple
 
 import torch
 from harness import Row, arguments, interleaved, ratio, report, row
-from step import BACKBONE, BATCH, DEPTH, DEVICE, GPU, KIND, WHERE, ours
+from step import DEVICE, GPU, REAL, TINY, Size, ours
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fmsd.models.detector import detector
 from fmsd.optim.erm import ERM
 from fmsd.optim.groups import decay_groups
 from fmsd.optim.replay import Repeatable
@@ -62,25 +61,7 @@ TOP = "top half, "
 LOOP, TWO_STEP = "GAC-FAS loop", "two-step SAM"
 
 
-class Size(NamedTuple):
-    """What is trained."""
-
-    backbone: str
-    depth: int
-    pixels: int
-    batch: int
-    arguments: dict[str, Any]
-
-    def title(self) -> str:
-        """One line about it."""
-        return (
-            f"Optimizer wrappers: {self.backbone}, {self.pixels} px, {self.depth} blocks, "
-            f"batch {self.batch}, {KIND}, {WHERE}"
-        )
-
-
-REAL = Size(BACKBONE, DEPTH, 224, max(BATCH, 16), {})
-SMALL = Size("vit_tiny_patch16_224", 2, 32, 16, {"depth": 2, "img_size": 32})
+SIZE = REAL._replace(batch=max(REAL.batch, 16))
 
 
 class Batch(NamedTuple):
@@ -101,17 +82,14 @@ class Task:
     """The detector with fmsd on `patterns`, and the batch, of all steps of a method."""
 
     def __init__(self, size: Size, patterns: Sequence[str]) -> None:
-        torch.manual_seed(0)
-        self.model = detector(size.backbone, size=size.pixels, **size.arguments).to(DEVICE)
+        self.model = size.model()
         ours(self.model, patterns=patterns)
         self.params = [
             parameter for parameter in self.model.parameters() if parameter.requires_grad
         ]
         self.head = list(self.model.head().parameters())
-        image = torch.randint(
-            0, 256, (size.batch, 3, size.pixels, size.pixels), dtype=torch.uint8, device=DEVICE
-        )
-        self.batch = Batch(image, (torch.arange(size.batch, device=DEVICE) % 2).float())
+        label = (torch.arange(size.batch, device=DEVICE) % 2).float()
+        self.batch = Batch(size.images(), label)
         self.mixed = GPU
 
     def loss(self, part: Batch, total: int) -> Tensor:
@@ -345,7 +323,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3, help="measured steps per wrapper")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try the script out")
     options = parser.parse_args()
-    chosen = SMALL if options.small else REAL
+    chosen = TINY if options.small else SIZE
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FMSD_CACHE"] = folder  # directions of random weights are of no use to anyone
-        report(chosen.title(), measure(chosen, options.rounds), options.json)
+        report(f"Optimizer wrappers: {chosen}", measure(chosen, options.rounds), options.json)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
+from fmsd.atomic import atomic
 from fmsd.console import print_table
-from fmsd.runs.folder import write_text
 
 
 class Row(TypedDict):
@@ -95,7 +95,13 @@ def report(title: str, rows: list[Row], path: Path | None) -> None:
     header = ["figure", "value", "unit", "goal", "against"]
     print_table(title, header, lines, rows[0]["machine"], name="figures", records=[*rows])
     if path:
-        write_text(path, json.dumps(rows, indent=2) + "\n")
+        write_json(path, rows)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a JSON file atomically."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def main(title: str, measure: Callable[[], list[Row]]) -> None:

@@ -278,12 +278,3 @@ DataFactory = Callable[..., DataModule]
 def domain_names(manifest: Manifest) -> list[str]:
     """The forgeries of a manifest and `real`, in the order of their ids."""
     return manifest.table["domain"].unique().sort().to_list()
-
-
-def to_device(batch: Frames, device: torch.device) -> Frames:
-    """Moves pixels and labels of a batch; domains and rows are read on the CPU and stay there."""
-    return batch._replace(
-        image=batch.image.to(device, non_blocking=True),
-        label=batch.label.to(device, non_blocking=True),
-        strong=batch.strong.to(device, non_blocking=True),
-    )

@@ -9,7 +9,8 @@ from jaxtyping import Float32
 
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.manifest import Manifest
-from fmsd.engine.datamodule import DataModule, domain_names, to_device
+from fmsd.engine.datamodule import DataModule, domain_names
+from fmsd.engine.transfer import to_device
 from fmsd.models.detector import Detector
 from fmsd.models.features import features_and_logits
 from fmsd.types import Frames

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
-from fmsd.engine.datamodule import to_device
 from fmsd.engine.diagnostics import warn_of_perturbation
 from fmsd.engine.distributed import all_reduce_sum, broadcast_tensors, is_distributed
 from fmsd.engine.domains import Part, count_frames, select_domain
@@ -25,6 +24,7 @@ from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.lightning_compat import forward_context
 from fmsd.engine.passes import loss_pass
 from fmsd.engine.scorer import score_batch
+from fmsd.engine.transfer import to_device
 from fmsd.errors import InputError
 from fmsd.losses.detection import DetectionLoss
 from fmsd.losses.loss import Loss, Outputs, check_views

@@ -15,8 +15,9 @@ from fmsd.data.frame import REAL
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.sampler import EndlessBatches, Shuffle
 from fmsd.data.manifest import Manifest
-from fmsd.engine.datamodule import DataModule, domain_names, to_device
+from fmsd.engine.datamodule import DataModule, domain_names
 from fmsd.engine.distributed import broadcast_object
+from fmsd.engine.transfer import to_device
 from fmsd.types import Frames
 
 

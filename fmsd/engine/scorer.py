@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from fmsd.engine.datamodule import to_device
+from fmsd.engine.transfer import to_device
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.features import features_and_logits, last_layer
