@@ -48,6 +48,13 @@ class Imported(TypedDict):
     crops: dict[str, Any]
 
 
+class NamedExpert(TypedDict):
+    """An expert of a merge: its name in reports, and the digest of its weights."""
+
+    name: str
+    sha256: str
+
+
 class RunRecord(TypedDict, total=False):
     """The kinds of all keys; which ones there are depends on the verb and version that wrote it."""
 
@@ -69,6 +76,8 @@ class RunRecord(TypedDict, total=False):
     steps: Count
     finished: bool
     merged: list[str]
+    experts: list[NamedExpert]
+    label: str | None
     imported: Imported
     run: str
     trainable: Count

@@ -184,7 +184,11 @@ def load_results(
     rows = load_rows(runs)
     notes = compare_stamps(rows, differ)
     check_metric(metric, tidy_results(rows))
-    baseline = None if against is None else find_label(against, (row.label for row in rows))
+    baseline = (
+        None
+        if against is None
+        else find_label(against, (row.label for row in rows), (row.setting for row in rows))
+    )
     return recompute_rows(rows), notes, baseline
 
 
