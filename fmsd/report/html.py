@@ -247,6 +247,7 @@ def sortable_table(
         else f'<td colspan="{count}"></td>'
         for name, count in groups
     )
+    above = f'<tr class="groups">{above}</tr>' if above else ""
     classes = [attribute("class", "text" if index in text else "") for index in range(len(header))]
     names = [name or '<span class="hidden">name</span>' for name in header]
     heads = "".join(
@@ -259,5 +260,5 @@ def sortable_table(
     return (
         '<div class="scroll" tabindex="0" role="region" '
         f'aria-label="table"><table><caption><span>{caption}</span></caption>'
-        f"<thead>{f'<tr class=groups>{above}</tr>' if above else ''}<tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
+        f"<thead>{above}<tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
     )

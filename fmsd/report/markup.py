@@ -27,6 +27,16 @@ def header(table: Table) -> list[str]:
     return ["", *names]
 
 
+def video_counts(table: Table) -> str:
+    """A sentence on the counts of test videos, for headers without them."""
+    parts = [
+        f"{column} {table.videos[column].removesuffix(' videos')}"
+        for column in table.columns
+        if column in table.videos
+    ]
+    return f"Test videos: {'; '.join(parts)}." if parts else ""
+
+
 def terminal_rows(table: Table) -> list[list[str]]:
     """The rows for the terminal."""
 
@@ -82,7 +92,7 @@ def markdown_tables(tables: Sequence[Table]) -> str:
         text = markdown_table(["", *map(escape_markdown, table.columns)], rows)
         lines = (
             table.caption,
-            escape_markdown(table.sizes),
+            escape_markdown(video_counts(table)),
             escape_markdown(table.missing_intervals),
         )
         caption = " ".join(line for line in lines if line)
@@ -108,7 +118,7 @@ def _latex_table(table: Table) -> str:
     # {} in front of the label: LaTeX takes a [ after \\ as an argument.
     rows = _format_rows(table, lambda label: f"{{}}{escape_latex(label)}", _latex_cell)
     notes = " ".join(f"$^{{{letter}}}$~{escape_latex(meaning)}." for letter, meaning in table.notes)
-    sentences = (table.caption, table.sizes, table.missing_intervals)
+    sentences = (table.caption, video_counts(table), table.missing_intervals)
     text = " ".join(escape_latex(sentence) for sentence in sentences if sentence)
     caption = f"{escape_latex(table.title)}. {text} {notes}".strip().replace("±", "$\\pm$")
     lines = [
