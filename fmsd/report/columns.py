@@ -10,8 +10,8 @@ SEEN, UNSEEN = "mean of the seen", "mean of the unseen"
 """Columns of means over the datasets with frames in some row's training data, and the others."""
 
 GROUP_NAMES: Mapping[str, str] = {
-    UNSEEN: "unseen: no row is trained on it",
-    SEEN: "seen in training",
+    UNSEEN: "unseen (not trained on)",
+    SEEN: "seen (trained on)",
 }
 """What stands above the columns of a group, by its mean."""
 
@@ -55,3 +55,12 @@ def with_groups(table: Table, groups: Mapping[str, Sequence[str]]) -> Table:
     if sorted(order) != sorted(table.columns):
         return table
     return replace(table, columns=order, groups=grouped)
+
+
+def mean_sizes(table: Table) -> dict[str, str]:
+    """The number of datasets that each mean is of, in words."""
+    return {
+        columns[0]: f"of {len(columns) - 1} datasets"
+        for _, columns in table.groups
+        if columns[0] in (SEEN, UNSEEN)
+    }

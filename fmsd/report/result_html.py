@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 
+from fmsd.report.columns import mean_sizes
 from fmsd.report.comparability import ColumnNotes
 from fmsd.report.coverage import scored_phrase
 from fmsd.report.html import attribute, line_sample, sortable_table, superscript
@@ -27,9 +28,9 @@ def number_table(table: Table, lines: Mapping[str, int], heat: bool = False) -> 
     caption = escape(table.title) + (
         f" <small>{escape(table.caption)}</small>" if table.caption else ""
     )
+    below = {**table.videos, **mean_sizes(table)}
     header = [
-        escape(name)
-        + (f"<small>{escape(table.videos[name])}</small>" if name in table.videos else "")
+        escape(name) + (f"<small>{escape(below[name])}</small>" if name in below else "")
         for name in table.columns
     ]
     notes = f"<li>{escape(table.missing_intervals)}</li>" if table.missing_intervals else ""
