@@ -57,6 +57,16 @@ def with_groups(table: Table, groups: Mapping[str, Sequence[str]]) -> Table:
     return replace(table, columns=order, groups=grouped)
 
 
+def group_sentence(table: Table) -> str:
+    """A sentence on which datasets are unseen and seen; empty for a table without groups."""
+    parts = [
+        f"{name}: {', '.join(column for column in columns if column not in (SEEN, UNSEEN))}"
+        for name, columns in table.groups
+    ]
+    text = "; ".join(parts)
+    return text and f"{text[0].upper()}{text[1:]}."
+
+
 def mean_sizes(table: Table) -> dict[str, str]:
     """The number of datasets that each mean is of, in words."""
     return {

@@ -82,7 +82,7 @@ def section_element(section: Section) -> str:
     heading, body = f"<h2>{escape(section.title)}</h2>", section.body
     if section.is_folded:
         content = f"<details><summary>{heading}</summary>\n{body}\n</details>"
-        return f'<section id="{section.name}" class="folded">{content}</section>'
+        return f'<section id="{section.name}">{content}</section>'
     return f'<section id="{section.name}">{heading}\n{body}\n</section>'
 
 

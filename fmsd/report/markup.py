@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.metrics.layout import escape_markdown, markdown_table
+from fmsd.report.columns import group_sentence
 from fmsd.report.tables import Cell, Table
 
 LATEX_ESCAPES = {
@@ -70,6 +71,8 @@ def terminal_caption(table: Table, count: int, folder: Path) -> str:
         count: number of runs below the folder.
     """
     lines = [f"{count_noun(count, 'run')} below {folder}"]
+    if table.groups:
+        lines.append(group_sentence(table))
     if table.has_differences:
         lines.append(table.caption)
     if table.missing_intervals:
@@ -92,6 +95,7 @@ def markdown_tables(tables: Sequence[Table]) -> str:
         text = markdown_table(["", *map(escape_markdown, table.columns)], rows)
         lines = (
             table.caption,
+            escape_markdown(group_sentence(table)),
             escape_markdown(video_counts(table)),
             escape_markdown(table.missing_intervals),
         )
@@ -118,7 +122,12 @@ def _latex_table(table: Table) -> str:
     # {} in front of the label: LaTeX takes a [ after \\ as an argument.
     rows = _format_rows(table, lambda label: f"{{}}{escape_latex(label)}", _latex_cell)
     notes = " ".join(f"$^{{{letter}}}$~{escape_latex(meaning)}." for letter, meaning in table.notes)
-    sentences = (table.caption, video_counts(table), table.missing_intervals)
+    sentences = (
+        table.caption,
+        group_sentence(table),
+        video_counts(table),
+        table.missing_intervals,
+    )
     text = " ".join(escape_latex(sentence) for sentence in sentences if sentence)
     caption = f"{escape_latex(table.title)}. {text} {notes}".strip().replace("±", "$\\pm$")
     lines = [

@@ -30,7 +30,7 @@ def number_table(table: Table, lines: Mapping[str, int], heat: bool = False) -> 
     )
     below = {**table.videos, **mean_sizes(table)}
     header = [
-        escape(name) + (f"<small>{escape(below[name])}</small>" if name in below else "")
+        escape(name) + (f"<small>{_in_lines(below[name])}</small>" if name in below else "")
         for name in table.columns
     ]
     notes = f"<li>{escape(table.missing_intervals)}</li>" if table.missing_intervals else ""
@@ -42,6 +42,11 @@ def number_table(table: Table, lines: Mapping[str, int], heat: bool = False) -> 
     return sortable_table(caption, ["", *header], rows, groups=above) + (
         f'<ul class="notes">{notes}</ul>' if notes else ""
     )
+
+
+def _in_lines(counts: str) -> str:
+    """Counts of videos as HTML, each in a line of its own."""
+    return escape(counts).replace(", ", ",<br>")
 
 
 def legend(lines: Mapping[str, int], notes: ColumnNotes) -> str:
