@@ -78,8 +78,9 @@ def test_verdicts_of_runs_and_evaluations_have_one_cell_each(runs: Path, tmp_pat
             assert name == f"fmsd, seed {seed}"
             folder = runs / f"fmsd{seed}"
             files = [
-                *(folder / "predictions" / f"{dataset}.parquet" for dataset in ("ff", "celeb")),
+                folder / "predictions" / "celeb.parquet",
                 folder / "evaluations" / "later" / "predictions" / "dfdc.parquet",
+                folder / "predictions" / "ff.parquet",
             ]
             points = video_points(frames("dfdc", (), 7 + seed, 1.5))
             expected = count_verdicts(pl.concat(map(pl.read_parquet, files)), points)

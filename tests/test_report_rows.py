@@ -126,7 +126,9 @@ def test_the_newest_evaluation_counts_by_its_time_and_shadowed_ones_are_told(
         found = evaluation(runs / "merge", name, "celeb", seed, when)
         found.write_record(found.record() | {"time": time})
     evaluation(runs / "merge", "large", "ff", 3, 3_000, size=448)
-    tidy = report(runs).filter(run="average of swap0 + swap1", level="frame", metric="auc", dataset="celeb")
+    tidy = report(runs).filter(
+        run="average of swap0 + swap1", level="frame", metric="auc", dataset="celeb"
+    )
     assert tidy["value"].item() == pytest.approx(
         compute_results(frames("celeb", (), 2), "")
         .filter(level="frame", metric="auc")["value"]

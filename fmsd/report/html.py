@@ -61,8 +61,8 @@ def document(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 <body>
 <header>
 <div><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></div>
-<p class="tools">{unfold}<button id="theme" type="button" \
-aria-label="light or dark">light / dark</button></p>
+<div class="tools">{unfold}<button id="theme" type="button" \
+aria-label="light or dark">light / dark</button></div>
 </header>
 <div class="columns">
 <nav aria-label="contents"><ol>{links}</ol></nav>
