@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from fmsd.figures.curves import shows_det
-from fmsd.peft.mask import Masking, MaskHistory, choose_layers
+from fmsd.peft.mask import MaskHistory, Masking, choose_layers
 from fmsd.report import html
 from fmsd.report.columns import SEEN, UNSEEN
 from fmsd.report.coverage import scored_phrase, scored_shares
@@ -99,7 +99,7 @@ def test_one_curve_figure_is_seen_and_the_others_are_chosen(folder: Path, tab: A
     seen = "#curves figure svg"
     visible = "nodes => nodes.filter(node => node.checkVisibility()).length"
     assert tab.eval_on_selector_all(seen, visible) == 2
-    tab.locator("#curves select").select_option(index=3)
+    tab.locator("#curves select").select_option(index=2)
     assert tab.eval_on_selector_all(seen, visible) == 2
     caption = tab.locator("#curves .pane[open] figcaption").first
     assert caption.inner_text() == "ROC curves on dfd (12 real, 12 fake videos)"
@@ -150,12 +150,12 @@ def test_the_first_column_stays_and_what_is_cut_off_shows_it(tab: Any) -> None:
     assert cut() == [False, True]
     assert "gradient" in scroll.evaluate("node => getComputedStyle(node).maskImage")
     scroll.evaluate("node => { node.scrollLeft = 120; }")
-    tab.wait_for_function("document.querySelector('#results .scroll[data-left]') !== null")
+    tab.wait_for_selector("#results .pane[open] .scroll[data-left]")
     assert cut() == [True, True]
     assert head.bounding_box()["x"] == name
     assert scroll.locator("tbody td").first.bounding_box()["x"] < value - 100
     scroll.evaluate("node => { node.scrollLeft = node.scrollWidth; }")
-    tab.wait_for_function("document.querySelector('#results .scroll[data-right]') === null")
+    tab.wait_for_selector("#results .pane[open] .scroll:not([data-right])")
     assert cut() == [True, False]
 
 
@@ -210,11 +210,15 @@ def test_empty_det_curves_are_left_out_with_the_reason(tmp_path: Path) -> None:
     part = text.partition('<section id="curves">')[2].partition("</section>")[0]
     assert "DET curves on ff: every row ranks all videos without an error." in part
     assert part.count("<figure>") == 1
-    labels = np.array([0, 0, 1, 1])
-    assert not shows_det((np.array([0.1, 0.2, 0.8, 0.9]), labels))
-    assert not shows_det((np.array([0.8, 0.9, 0.1, 0.2]), labels))
-    assert shows_det((np.array([0.1, 0.8, 0.2, 0.9]), labels))
-    assert shows_det((np.array([0.5, 0.5, 0.5, 0.5]), labels))
+    labels = torch.tensor([0, 0, 1, 1])
+
+    def is_shown(*scores: float) -> bool:
+        return shows_det((torch.tensor(scores, dtype=torch.float64), labels))
+
+    assert not is_shown(0.1, 0.2, 0.8, 0.9)
+    assert not is_shown(0.8, 0.9, 0.1, 0.2)
+    assert is_shown(0.1, 0.8, 0.2, 0.9)
+    assert is_shown(0.5, 0.5, 0.5, 0.5)
 
 
 def test_coverage_is_shown_where_some_frames_have_no_score() -> None:

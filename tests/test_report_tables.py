@@ -14,8 +14,8 @@ from fmsd.errors import InputError
 from fmsd.metrics.interval import percentile_interval, resample_metrics
 from fmsd.metrics.table import compute_results, with_scores
 from fmsd.metrics.video import aggregate_videos
-from fmsd.report.markup import escape_latex
 from fmsd.report.columns import SEEN, UNSEEN
+from fmsd.report.markup import escape_latex
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 from tests.runs import finished, frames, lines, method_runs, specialist_runs, written

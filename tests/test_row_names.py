@@ -118,7 +118,7 @@ def test_what_came_from_elsewhere_is_called_by_its_label_or_detector() -> None:
     "label", ["", " ", " x", "x ", "a\nb", "a\x1b[1m", "\u202e", "x" * (LONGEST_LABEL + 1), 3, True]
 )
 def test_a_label_is_one_line_of_text(label: object) -> None:
-    with pytest.raises(InputError, match="label=.* cannot name a row of a report"):
+    with pytest.raises(InputError, match=r"label=.* cannot name a row of a report"):
         check_label(label)
 
 
