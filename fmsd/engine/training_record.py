@@ -35,7 +35,7 @@ def training_record(
     return provenance(request.command) | {
         "overrides": redact_words(request.overrides),
         "choices": dict(request.choices),
-        "label": request.label,
+        "label": request.label and redact_words([request.label])[0],
         "seed": plan.seed,
         "selection": plan.select,
         "monitor": setup.choice.monitor,

@@ -125,7 +125,7 @@ def merge(
         record = run_record(inputs, experts, data, tests, command, search, counts) | {
             "overrides": redact_words(overrides),
             "choices": dict(choices),
-            "label": label,
+            "label": label and redact_words([label])[0],
             "seed": seed,
             "seconds": round(time.monotonic() - start, 1),
         }
