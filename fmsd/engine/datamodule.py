@@ -7,11 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from fmsd.checks import check_choice, check_range
+from fmsd.data.absent_videos import load_absent
 from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
@@ -65,6 +67,8 @@ class DataModule(LightningDataModule):
         listed: all frames of the root, see `fmsd.data.selected_frames.list_frames`.
         splits: the train and val splits; the parts `training` and `validation` load them.
         tests: the test split of each test dataset; the part `tests` loads them.
+        absent: the test videos of each of which there is no frame, see
+            `fmsd.data.absent_videos.load_absent`; the part `tests` loads them.
         skipped: the test datasets without a root; the part `tests` finds them.
 
     Raises:
@@ -74,6 +78,7 @@ class DataModule(LightningDataModule):
     listed: Manifest
     splits: TrainingSplits
     tests: dict[str, Manifest]
+    absent: dict[str, pl.DataFrame]
     skipped: list[str]
 
     def __init__(
@@ -131,6 +136,7 @@ class DataModule(LightningDataModule):
         if "tests" in parts:
             self.skipped = skipped_datasets(self.selection, self.listed)
             self.tests = load_test_datasets(self.selection, self.listed)
+            self.absent = load_absent(self.selection, self.tests)
 
     @property
     def validations(self) -> dict[str, Manifest]:
