@@ -18,6 +18,7 @@ from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.loading.readable import ReadableFrames, collate_readable
 from fmsd.data.loading.sampler import EndlessBatches, Order, ProcessBatches
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores, start_worker
@@ -223,9 +224,16 @@ class DataModule(LightningDataModule):
         """All validation frames in manifest order, in every process."""
         return self.loader(self._unaugmented(self.splits.validation), None)
 
-    def test_loader(self, name: str, corruption: Corruption | None = None) -> DataLoader[Frames]:
-        """All frames of a test dataset in manifest order, in every process; clean or corrupted."""
-        return self.loader(self._unaugmented(self.tests[name], corruption), None)
+    def test_loader(
+        self, name: str, corruption: Corruption | None = None, *, skip_unreadable: bool = False
+    ) -> DataLoader[Frames]:
+        """All frames of a test dataset in manifest order, in every process; clean or corrupted.
+
+        Args:
+            skip_unreadable: leave out frames that cannot be read, instead of raising an error.
+        """
+        frames = self._unaugmented(self.tests[name], corruption)
+        return self.loader(ReadableFrames(frames) if skip_unreadable else frames, None)
 
     def _unaugmented(
         self, manifest: Manifest, corruption: Corruption | None = None
@@ -235,7 +243,7 @@ class DataModule(LightningDataModule):
 
     def loader(
         self,
-        dataset: FrameDataset,
+        dataset: FrameDataset | ReadableFrames,
         batches: ProcessBatches | EndlessBatches | None,
         rank: int = 0,
         processes: int = 1,
@@ -258,6 +266,7 @@ class DataModule(LightningDataModule):
             num_workers=self.workers,
             worker_init_fn=partial(start_worker, os.getpid()),
             persistent_workers=reused and self.workers > 0,
+            collate_fn=collate_readable if isinstance(dataset, ReadableFrames) else None,
             pin_memory=torch.accelerator.is_available(),
             **order,
         )

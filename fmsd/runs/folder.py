@@ -41,6 +41,7 @@ from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.hub_addresses import place_name
 from fmsd.json_records import check_record, read_record
+from fmsd.metrics import coverage
 from fmsd.metrics.layout import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
 from fmsd.quoting import shell_override
@@ -101,7 +102,10 @@ PARTS = (
 `error.txt`, which a sweep writes after a job has failed, and `evaluations/` are not among them.
 """
 
-COUNTS = ("n_frames", "n_videos", "n_real_videos", "severity", "overlap")
+COUNTS = (
+    *("n_frames", "n_videos", "n_real_videos", "severity", "overlap"),
+    *coverage.COUNTS,
+)
 """Columns of result tables that hold whole numbers; not every table has all."""
 
 
