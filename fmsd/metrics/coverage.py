@@ -129,7 +129,7 @@ def check_share(predictions: pl.DataFrame, coverage: str | None) -> None:
             )
 
 
-def outcomes_text(counts: Mapping[str, int]) -> str:
+def outcomes_text(counts: Mapping[str, Any]) -> str:
     """The outcomes other than scored with their counts: `3 no face, 1 failed`."""
     return ", ".join(
         f"{counts[f'n_{outcome}']:,} {outcome.replace('_', ' ')}"
@@ -138,7 +138,7 @@ def outcomes_text(counts: Mapping[str, int]) -> str:
     )
 
 
-def coverage_text(counts: Mapping[str, int]) -> str:
+def coverage_text(counts: Mapping[str, Any]) -> str:
     """How many of the expected frames or videos have a score: `98 of 100 scored, 2 no face`."""
     return f"{counts['n_scored']:,} of {counts['n_expected']:,} scored, {outcomes_text(counts)}"
 

@@ -160,7 +160,7 @@ def outcome_warnings(read: Sequence[VideoOutcome], recipe: Recipe) -> Iterator[s
         )
     total, where = count(lambda outcome: outcome.faceless == outcome.frames)
     if total:
-        yield f"No face at all: {where}; they are recorded, but are in no table of results."
+        yield f"No face at all: {where}; a test counts them as videos without a score (coverage=)."
     total, where = count(lambda outcome: outcome.faceless < outcome.frames < 2 * outcome.faceless)
     if total:
         yield f"A face in fewer than half of the frames: {where}."
