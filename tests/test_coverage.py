@@ -561,6 +561,39 @@ def test_a_test_set_of_one_class_is_refused_before_anything_is_trained_or_scored
     assert not place.exists()
 
 
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("data.forgeries=[puppet]", "has only real frames, so no AUC exists"),
+        ("data.naming=folder", "Every fake video of folder bears the name of a real one"),
+    ],
+)
+def test_a_choice_that_leaves_one_class_to_test_is_refused_before_training(
+    tmp_path: Path, choice: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = grow_tree(tmp_path / "tree", domains=("real", "swap", "puppet"))
+    shutil.rmtree(root / "test/puppet")
+    place = tmp_path / "run"
+    command = ["train", "data=folder", f"data.root={root}", f"hydra.run.dir={place}", *SMALL]
+    assert main([*command, choice]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not place.exists()
+
+
+def test_a_merge_counts_what_its_tests_expect(home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert main(training(home / "crops", other, "coverage=exclude", "seed=1")) == 0
+    merged = tmp_path / "merged"
+    command = ["merge", f"experts=[{home / 'run'},{other}]", "merger=average", f"out={merged}"]
+    assert main(command) == 2
+    assert not merged.exists()
+    assert main([*command, "coverage=as_real"]) == 0
+    found = counts(merged, "video")
+    assert (found["n_videos"], found["n_expected"], found["n_scored"]) == (15, 15, 12)
+    assert Run(merged).record()["stamps"].keys() == set(Run(merged).results()["stamp"])
+    report(merged)
+
+
 def test_the_record_of_a_test_holds_what_its_stamps_say(home: Path) -> None:
     record = json.loads((home / "run/run.json").read_text())
     table = pl.read_csv(home / "run/results.csv")
