@@ -1,5 +1,6 @@
 """Rows of a report: trained runs, each with its later evaluations."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.errors import InputError
-from fmsd.metrics.coverage import cover, policy
+from fmsd.metrics.coverage import cover, framed, policy
 from fmsd.metrics.score_scale import scale_metrics
 from fmsd.report.external_rows import join_external
 from fmsd.report.labels import row_labels
@@ -114,9 +115,19 @@ class Row:
         return self.results.filter(dataset=dataset)["stamp"].unique(maintain_order=True).to_list()
 
     def video_identity(self, dataset: str) -> tuple[str, str]:
-        """Digest of a dataset's frames, and the rule that groups them into videos."""
+        """What identifies the videos that are ranked, and the rule that groups frames into them.
+
+        The former is the digest of the dataset's frames; where the coverage leaves videos out, or
+        adds those without a frame, also that of the videos.
+        """
         facts = self.facts()[self.stamps_of(dataset)[0]]
-        return facts["manifest"], facts["naming"]
+        frames = facts["manifest"]
+        if "coverage" in facts:
+            expected = self._expected_frames(dataset)
+            ranked = cover(expected, policy(facts))["video"].unique().sort()
+            if not ranked.equals(framed(expected)["video"].unique().sort()):
+                frames += hashlib.sha256("\n".join(ranked).encode()).hexdigest()
+        return frames, facts["naming"]
 
     def test_of(self, dataset: str) -> tuple[Run, Mapping[str, Any]]:
         """The run or evaluation that tested a dataset, and the content of its `run.json`."""
@@ -142,11 +153,15 @@ class Row:
         Raises:
             InputError: the predictions are gone, changed or damaged.
         """
+        facts = self.facts()[self.stamps_of(dataset)[0]]
+        return cover(self._expected_frames(dataset), policy(facts))
+
+    def _expected_frames(self, dataset: str) -> pl.DataFrame:
+        """The predictions on a dataset, a row per expected frame."""
         path = self.prediction_files[dataset]
         run, _ = self.test_of(dataset)
         run.check(f"predictions/{path.name}")
-        facts = self.facts()[self.stamps_of(dataset)[0]]
-        return cover(read_predictions(path), policy(facts))
+        return read_predictions(path)
 
 
 def load_rows(folder: Path) -> list[Row]:

@@ -66,7 +66,7 @@ def all_metric_tables(
 def with_interval_caption(table: Table, rows: Sequence[Row], resamples: int) -> Table:
     """Explains deviations and intervals in the caption."""
     parts = []
-    if len(rows) > len(table.cells):
+    if sum(row.label in table.cells for row in rows) > len(table.cells):
         parts.append("mean ± standard deviation over seeds")
     if resamples:
         parts.append(f"in brackets the 95 % interval over {resamples:,} resamples of the videos")

@@ -133,8 +133,7 @@ def merge(
             record["manifests"]["validation"] = describe_datasets(data.splits.validation)
         if data and tests:
             run.write_record(record)
-            stamps = score_merge(run, inputs, detector, data, trainer, record, coverage)
-            record["stamps"] = stamps
+            record["stamps"] = score_merge(run, inputs, detector, data, trainer, record, coverage)
         run.finish(record)
         if not (data and tests):
             log.info(NOTHING_TESTED, shell_override("run", folder))

@@ -309,7 +309,7 @@ def write_tables(
         names: of these three files, in this order.
         more: what follows the tables in Markdown.
     """
-    tables = list(tables)
+    tables = [table for table in tables if table.cells]
     write_text(out / names[0], tidy.write_csv())
     write_text(out / names[1], markdown_tables(tables) + more)
     write_text(out / names[2], latex_tables(tables))
