@@ -14,7 +14,7 @@ from fmsd.errors import InputError
 from fmsd.metrics.coverage import cover, framed, policy
 from fmsd.metrics.score_scale import scale_metrics
 from fmsd.report.external_rows import join_external
-from fmsd.report.labels import row_labels
+from fmsd.report.labels import RowName, row_names
 from fmsd.report.stamped import coverage_remarks, remarks, stamped_facts, warn_of_other_protocol
 from fmsd.report.trainings import (
     has_results,
@@ -40,13 +40,14 @@ class Row:
     """A trained or merged run with its evaluations. Rows with the same label are seeds.
 
     Args:
-        label: the overrides that vary between the runs of a report, without the seed.
+        label: its name, see `fmsd.report.labels.row_names`.
         runs: the folders of its results: the run itself, then its evaluations, newest first.
         records: content of their `run.json`.
         results: their tidy results; the first folder with a dataset provides it.
         prediction_files: paths of the predictions by dataset.
         settings: digest of the training settings besides data and seed; None where the
             configuration is not kept.
+        setting: the overrides that vary between the runs of a report, as they were written.
     """
 
     label: str
@@ -56,6 +57,7 @@ class Row:
     results: pl.DataFrame
     prediction_files: Mapping[str, Path]
     settings: str | None = None
+    setting: str = ""
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -174,11 +176,12 @@ def load_rows(folder: Path) -> list[Row]:
             seeds of one label differ in their settings.
     """
     groups = _group_by_training(folder)
-    labels = row_labels([records[0] for _, records in groups])
+    names = row_names([records[0] for _, records in groups])
     first_runs: dict[tuple[str, int | None], Run] = {}
     first_settings: dict[str, tuple[Run, dict[str, Any]]] = {}
     rows = []
-    for label, (runs, records) in zip(labels, groups, strict=True):
+    for name, (runs, records) in zip(names, groups, strict=True):
+        label = name.label
         seed = records[0]["seed"]
         digest = None
         settings = training_settings(runs[0], records[0])
@@ -189,12 +192,14 @@ def load_rows(folder: Path) -> list[Row]:
             digest = settings_digest(settings)
         same = first_runs.setdefault((label, seed), runs[0])
         if same is not runs[0]:
+            equal = f"label={label}" if name.given else "equal overrides"
             raise InputError(
-                f"{same.folder} and {runs[0].folder} are the same run twice (equal overrides and "
-                "seed)",
-                "keep one of them below runs=FOLDER",
+                f"{same.folder} and {runs[0].folder} are the same run twice ({equal} and seed "
+                f"{seed})",
+                "keep one of them below runs=FOLDER"
+                + (", or give them different labels" if name.given else ""),
             )
-        rows.append(_build_row(label, seed, runs, records, digest))
+        rows.append(_build_row(name, seed, runs, records, digest))
     return rows
 
 
@@ -274,7 +279,7 @@ def _check_same_settings(
 
 
 def _build_row(
-    label: str,
+    name: RowName,
     seed: int | None,
     runs: Sequence[Run],
     records: Sequence[Mapping[str, Any]],
@@ -300,8 +305,9 @@ def _build_row(
             for name in new["dataset"].unique(maintain_order=True)
         }
     table = pl.concat(parts, how="diagonal")
-    label += f" ({ORACLE_RULE})" if table["selection"].str.contains(ORACLE_RULE).any() else ""
-    return Row(label, seed, tuple(runs), tuple(records), table, files, settings)
+    oracle = table["selection"].str.contains(ORACLE_RULE).any()
+    label = f"{name.label} ({ORACLE_RULE})" if oracle else name.label
+    return Row(label, seed, tuple(runs), tuple(records), table, files, settings, name.setting)
 
 
 def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
