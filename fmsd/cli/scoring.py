@@ -12,6 +12,7 @@ from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.recorded_config import recorded_config
 from fmsd.errors import InputError
 from fmsd.json_output import print_error
+from fmsd.names import check_label
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,7 @@ def score(config: DictConfig, folder: Path, command: list[str]) -> int:
         )
     check_range("seed", config.seed, 0)
     check_coverage(config.coverage)
+    check_label(config.label)
     check_range("data.batch_size", config.data.batch_size, 1)
     device = choose_device(config.device)
     add_test_sources(config.data)
@@ -59,7 +61,7 @@ def score(config: DictConfig, folder: Path, command: list[str]) -> int:
             config=recorded_config(run_config(config)),
             command=[as_typed(each, word) for each in command],
             overrides=overrides,
-            label=None if config.label is None else str(config.label),
+            label=config.label,
             coverage=config.coverage,
         )
     except DetectorError as error:

@@ -21,6 +21,13 @@ DETECTOR_WEIGHTS = "adapter.safetensors"
 """The file whose digest tells which run an expert of a merge is."""
 
 
+FOREIGN_KEYS = (
+    *("backbone", "data"),
+    *("args", "takes", "size", "mean", "std", "output", "higher"),
+)
+"""Prefixes of the keys that tell foreign runs apart: imported ones, and those of `fmsd score`."""
+
+
 @dataclass(frozen=True)
 class RowName:
     """The name of a run's row.
@@ -146,7 +153,7 @@ def telling_overrides(record: Mapping[str, Any]) -> list[str]:
     if not is_foreign(record):
         return overrides
     digest = str((record.get("external") or record["imported"]).get("sha256") or "")[:8]
-    own = [text for text in overrides if override_key(text).startswith(("backbone", "data"))]
+    own = [text for text in overrides if override_key(text).startswith(FOREIGN_KEYS)]
     return [*own, *([f"sha256={digest}"] if digest else [])]
 
 

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from fmsd.report.labels import RowName, row_names
 from fmsd.report.stamped import coverage_remarks, remarks, stamped_facts, warn_of_other_protocol
 from fmsd.report.trainings import (
     has_results,
+    test_time,
     training_of,
     training_places,
     warn_of_unfinished,
@@ -216,7 +216,7 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
     tested = without_interrupted(tested, records)
     evaluations = sorted(
         (run for run in tested if "run" in records[run]),
-        key=lambda run: _timestamp(run, records[run]),
+        key=lambda run: test_time(run, records[run]),
         reverse=True,
     )
     groups = {
@@ -346,18 +346,3 @@ def _read_record(run: Run) -> dict[str, Any]:
         )
     run.check(run.config.name)
     return record
-
-
-def _timestamp(run: Run, record: Mapping[str, Any]) -> float:
-    """The time of a test, in seconds.
-
-    Raises:
-        InputError: `run.json` holds no time.
-    """
-    try:
-        return datetime.fromisoformat(record["time"]).timestamp()
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{run.folder / 'run.json'} has the time {record.get('time')!r}",
-            "correct it to one like 2026-01-31T12:00:00+00:00",
-        ) from error

@@ -16,7 +16,7 @@ from fmsd.engine.external_run import claimed_run, fill_external_run
 from fmsd.engine.scoring import check_expected
 from fmsd.inference.external_detector import ExternalDetector
 from fmsd.inference.external_scoring import CarefulScorer, as_test_scores, score_frames
-from fmsd.metrics.coverage import OUTCOMES, count_outcomes
+from fmsd.metrics.coverage import COUNTS
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.folder import Run
 
@@ -65,7 +65,6 @@ def score(
         }
         scorer.check()
         scores = as_test_scores(found, declared.output, declared.higher)
-        print_outcomes(scores)
         table = fill_external_run(
             run,
             data,
@@ -78,6 +77,7 @@ def score(
             cost={"seconds": round(time.monotonic() - start, 1), **detector.cost()},
         )
     record = run.record()
+    print_outcomes(table)
     print_auc_table(table, f"AUC of {label or about['detector']}", cost_line(record))
     print_place(f"The scores lie in {folder}", folder)
     return run
@@ -103,14 +103,19 @@ def warn_of_other_margins(data: DataModule, margin: float | None) -> None:
             )
 
 
-def print_outcomes(scores: Mapping[str, pl.DataFrame]) -> None:
-    """Prints how many frames of each dataset have a score, and what became of the others."""
-    counts = {name: count_outcomes(table["outcome"]) for name, table in scores.items()}
+def print_outcomes(table: pl.DataFrame) -> None:
+    """Prints how many frames of each dataset have a score, and what became of the others.
+
+    Args:
+        table: results.
+    """
+    frames = table.filter(level="frame").unique("dataset", keep="first", maintain_order=True)
+    counts = frames.select("dataset", *COUNTS)
     print_table(
         "Frames by outcome",
-        ["", *(outcome.replace("_", " ") for outcome in ("expected", *OUTCOMES))],
-        [[name, *(f"{count:,}" for count in row.values())] for name, row in counts.items()],
+        ["", *(name.removeprefix("n_").replace("_", " ") for name in COUNTS)],
+        [[row[0], *(f"{count:,}" for count in row[1:])] for row in counts.rows()],
         text_columns=("",),
         name="outcomes",
-        records=[{"dataset": name, **row} for name, row in counts.items()],
+        records=counts.to_dicts(),
     )
