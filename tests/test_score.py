@@ -336,6 +336,12 @@ def test_images_that_cannot_be_read_are_counted(factory: str, place: Path, tmp_p
     assert table["content"].null_count() == 0, "its bytes are there"
 
 
+def test_logits_that_are_none_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert score("Bright", tmp_path / "run", "output=logit") == 0
+    assert "are logits above 36.8" in caplog.text
+    assert "declare output=score" in caplog.text
+
+
 def test_a_constant_score_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = ["size=8", "output=probability", "higher=fake"]
     assert score("constant", tmp_path / "run", *words) == 0

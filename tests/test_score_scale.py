@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmsd.metrics.ranking import METRICS
-from fmsd.metrics.score_scale import SCALES, as_logits, scale_metrics, score_bounds
+from fmsd.metrics.score_scale import (
+    SATURATED,
+    SCALES,
+    as_logits,
+    count_tied,
+    scale_metrics,
+    score_bounds,
+)
 
 FINITE = st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=30).map(np.array)
 
@@ -61,6 +68,15 @@ def test_the_bounds_are_those_of_all_datasets() -> None:
     assert score_bounds(parts) == (-2, 3)
     assert score_bounds([np.array([np.nan])]) is None
     assert score_bounds([]) is None
+
+
+def test_logits_whose_probabilities_tie_are_counted() -> None:
+    assert count_tied(np.array([50.0, 60.0, 60.0, 70.0, 3.0, np.nan])) == 2
+    assert count_tied(np.array([50.0, 50.0])) == count_tied(np.array([])) == 0
+    assert sigmoid(np.array([SATURATED]))[0] == 1
+    low = np.array([-700.0, -600.0, 36.0, 36.5])
+    assert count_tied(low) == 0
+    assert len({*sigmoid(low)}) == 4
 
 
 def test_scores_without_a_scale_have_the_metrics_of_ranks_alone() -> None:

@@ -21,7 +21,7 @@ from fmsd.engine.stamp import protocol_stamps
 from fmsd.errors import InputError
 from fmsd.metrics.coverage import is_complete
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
-from fmsd.metrics.score_scale import scale_metrics
+from fmsd.metrics.score_scale import SATURATED, count_tied, scale_metrics
 from fmsd.metrics.table import LEVELS
 from fmsd.redaction import redact_words
 from fmsd.runs.claim import claim_run
@@ -120,6 +120,7 @@ def fill_external_run(
         )
         for name, manifest in data.tests.items()
     }
+    warn_of_ties(parts, external["scale"])
     metrics = scale_metrics(external["scale"])
     table, record["stamps"] = results_of_tests(
         parts, record, data.selection, coverage, metrics, levels
@@ -133,6 +134,24 @@ def fill_external_run(
     record |= {"overrides": redact_words(overrides), **(cost or {})}
     run.finish(provenance(command) | record)
     return table
+
+
+def warn_of_ties(predictions: Mapping[str, pl.DataFrame], scale: str) -> None:
+    """Warns of declared logits that are so high that their probabilities tie at 1.
+
+    Args:
+        predictions: by dataset.
+        scale: of the scores.
+    """
+    for name, table in predictions.items() if scale == "logit" else ():
+        if tied := count_tied(table["logit"].drop_nulls().to_numpy()):
+            log.warning(
+                "%d different scores of %s are logits above %s, whose probabilities are all 1, so "
+                "they are not ranked: if they are no logits, declare output=score.",
+                tied + 1,
+                name,
+                SATURATED,
+            )
 
 
 def external_predictions(manifest: Manifest, scores: pl.DataFrame) -> pl.DataFrame:

@@ -25,6 +25,10 @@ CERTAIN = 800.0
 """The logit of the probability 1, whose sigmoid is exactly 1, as that of its negative is 0."""
 
 
+SATURATED = 36.8
+"""The logit from which on the probability is 1 in float64."""
+
+
 def scale_metrics(scale: str) -> list[str] | None:
     """The metrics that scores of a scale have; None for all.
 
@@ -34,10 +38,19 @@ def scale_metrics(scale: str) -> list[str] | None:
     return list(CURVE_METRICS) if scale == "score" else None
 
 
-def score_bounds(values: Sequence[Float64[ndarray, "_"]]) -> tuple[float, float] | None:
+def score_bounds(values: Sequence[Float64[ndarray, " _"]]) -> tuple[float, float] | None:
     """The smallest and the largest finite score of all datasets; None if there is none."""
     finite = np.concatenate([each[np.isfinite(each)] for each in values] or [np.empty(0)])
     return (float(finite.min()), float(finite.max())) if len(finite) else None
+
+
+def count_tied(logits: Float64[ndarray, " frames"]) -> int:
+    """The number of different logits whose probabilities tie at 1, less one.
+
+    Args:
+        logits: of fake; NaN where there is none.
+    """
+    return max(len(np.unique(logits[logits > SATURATED])) - 1, 0)
 
 
 def as_logits(
