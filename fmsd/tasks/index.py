@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fmsd.console import print_place, print_table
 from fmsd.data import pack
+from fmsd.data.audit.split_lists import compare_with_lists, show_comparisons
 from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import DIGEST_COLUMNS, SCHEMA, SPLITS
@@ -16,6 +17,8 @@ from fmsd.tables import read_parquet_schema
 
 def index(data: Selection, out: Path) -> None:
     """Scans and validates a dataset and writes its manifest, for `data.manifest=FILE`.
+
+    Its splits are compared with the official lists.
 
     Args:
         data: its root and source.
@@ -62,6 +65,7 @@ def index(data: Selection, out: Path) -> None:
             for name, part in datasets.items()
         ],
     )
+    show_comparisons(compare_with_lists(manifest, data.root_path))
     print_place(f"The manifest lies in {out}", out)
 
 

@@ -23,6 +23,7 @@ CheckId = Literal[
     "more_videos",
     "one_class",
     "leak",
+    "split_list",
     "short_videos",
     "missing_files",
     "misspelt_files",
