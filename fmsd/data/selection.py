@@ -27,7 +27,9 @@ class Selection:
         train: names of the datasets to train on, among those that the source yields.
         test: names of the datasets to test on: those that the source yields, and those in `others`.
         others: sources of test datasets that lie elsewhere.
-        roots: the folders of those; a test dataset without a folder is skipped.
+        roots: the folders of those.
+        absent: what happens to test datasets without a folder: `skip`, with a warning, or `refuse`.
+        suite: the name of the set of test datasets, for the record; None without one.
         manifest: a manifest written by `fmsd index`, read instead of scanning the root. A folder
             that `fmsd extract` or `fmsd pack` wrote brings its own.
         forgeries: domains of the fakes to train and test on, among the datasets of the root;
@@ -66,6 +68,8 @@ class Selection:
     test: Sequence[str]
     others: Mapping[str, Scan] = field(default_factory=dict)
     roots: Mapping[str, str | None] = field(default_factory=dict)
+    absent: str = "skip"
+    suite: str | None = None
     manifest: str | None = None
     forgeries: Sequence[str] | None = None
     compression: str | None = None
@@ -85,6 +89,9 @@ class Selection:
     def __post_init__(self) -> None:
         """Checks the settings."""
         check_name(self.name, "data.name")
+        if self.suite is not None:
+            check_name(self.suite, "suite")
+        check_choice("data.absent", self.absent, ("skip", "refuse"))
         check_range("data.frames", self.frames, 1, null="all")
         check_range("data.train_frames", self.train_frames, 1, null="as many as data.frames")
         check_range("data.videos", self.videos, 1, null="all")

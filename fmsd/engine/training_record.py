@@ -56,6 +56,7 @@ def training_record(
         "processes": trainer.world_size,
         "seconds": round(session.recovery.seconds, 1),
         "manifests": manifest_part(session),
+        "suite": setup.data.selection.suite,
         "skipped": setup.data.skipped,
     }
 

@@ -79,6 +79,8 @@ class RunRecord(TypedDict, total=False):
     processes: Count | None
     seconds: Number | None
     manifests: dict[str, dict[str, Any]]
+    suite: str | None
+    skipped: list[str]
     overlap: dict[str, Count | None]
     pixels: dict[str, ChangedFiles]
     weights: str

@@ -118,6 +118,7 @@ def evaluate(
             "run": run.name,
             "weights": tested_weights(run.folder, trained),
             "manifests": {"test": manifest_records(tests)},
+            "suite": data.selection.suite,
             "skipped": data.skipped,
             "pixels": compare_with_first_tests(first, evaluation),
         }

@@ -233,6 +233,7 @@ def run_record(
         "trainable": 0,
         "parameters": sum(shape.numel() for shape in shapes.values()),
         "manifests": {"test": manifest_records(tests)},
+        "suite": data.selection.suite if data and data.selection.test else None,
         "skipped": data.skipped if data and data.selection.test else [],
     }
 

@@ -30,6 +30,7 @@ from fmsd.report.resamples import Resamples, resample_rows
 from fmsd.report.robustness import robustness_results
 from fmsd.report.rows import Row, load_rows
 from fmsd.report.sections.papers import papers_markdown
+from fmsd.report.suites import warn_of_incomplete_suites
 from fmsd.report.summary import (
     all_metric_tables,
     baseline_table,
@@ -182,6 +183,7 @@ def load_results(
         The rows, the letters of their results, and the label of the baseline.
     """
     rows = load_rows(runs)
+    warn_of_incomplete_suites(rows)
     notes = compare_stamps(rows, differ)
     check_metric(metric, tidy_results(rows))
     baseline = None if against is None else find_label(against, (row.label for row in rows))

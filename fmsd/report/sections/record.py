@@ -11,6 +11,7 @@ from fmsd.report.html import Section
 from fmsd.report.overview import Overview
 from fmsd.report.rows import Row
 from fmsd.report.stamped import PIXELS
+from fmsd.report.suites import suite_table
 from fmsd.report.trainings import training_of
 from fmsd.runs.folder import Run
 
@@ -109,6 +110,7 @@ def protocol_section(overview: Overview) -> Section:
     if remarks:
         header = ["", "seed", "dataset", "pixels"]
         body += html.text_table("Test files", header, remarks, {0, 2, 3})
+    body += suite_table(overview.rows)
     return Section("protocol", "Protocol", body)
 
 
