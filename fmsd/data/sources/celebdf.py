@@ -201,9 +201,5 @@ def read_test_list(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]
 def listed_names(listed: Mapping[str, Mapping[str, int]]) -> Names:
     """The names of the test videos by kind, from what `read_test_list` returns."""
     labels = [(name, label) for videos in listed.values() for name, label in videos.items()]
-    return {
-        "test": {
-            kind: frozenset(name for name, label in labels if label == wanted)
-            for kind, wanted in (("real", 0), ("fake", 1))
-        }
-    }
+    real, fake = (frozenset(name for name, label in labels if label == kind) for kind in (0, 1))
+    return {"test": {"real": real, "fake": fake}}
