@@ -13,7 +13,7 @@ from fmsd.report.resamples import CurveData, Resamples
 from fmsd.report.robustness import robustness_tables
 from fmsd.report.rows import Row
 from fmsd.report.tables import LOWER_IS_BETTER, Table
-from fmsd.report.validation import row_meanings, run_names
+from fmsd.report.validation import run_names
 from fmsd.runs.folder import Run
 from fmsd.runs.papers import CitedPapers, cited_papers
 
@@ -64,10 +64,13 @@ class Overview:
         return robustness_tables(self.robustness, self.robustness_notes)
 
     @functools.cached_property
-    def meanings(self) -> dict[str, dict[str, ScoreMeaning] | None]:
+    def meanings(self) -> dict[str, Mapping[str, ScoreMeaning] | None]:
         """What the scores of each run mean, by its name and by level; None where not known."""
+        known = self.resamples.meanings
         names = run_names(self.rows)
-        return {name: row_meanings(row) for name, row in zip(names, self.rows, strict=True)}
+        return {
+            name: known(row, row.video_score) for name, row in zip(names, self.rows, strict=True)
+        }
 
     @functools.cached_property
     def cited_papers(self) -> dict[str, CitedPapers]:

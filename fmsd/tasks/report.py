@@ -13,6 +13,7 @@ from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
 from fmsd.ownership import check_replaceable
 from fmsd.report.comparability import ColumnNotes, compare_stamps
+from fmsd.report.differences import baseline_table
 from fmsd.report.evidence import recompute_rows
 from fmsd.report.forgeries import forgery_results, plot_forgeries
 from fmsd.report.labels import find_label
@@ -32,7 +33,6 @@ from fmsd.report.rows import Row, load_rows
 from fmsd.report.sections.papers import papers_markdown
 from fmsd.report.summary import (
     all_metric_tables,
-    baseline_table,
     seen_unseen_means,
     with_interval_caption,
 )
@@ -50,6 +50,9 @@ FILES = {
 }
 """Files of a report by what its columns are."""
 
+FAMILIES = ("column", "table")
+"""The comparisons that p-values are corrected for."""
+
 BIBLIOGRAPHY, WRITER = "references.bib", "fmsd report"
 """The file with the papers behind the runs, and the writer that its first line names."""
 
@@ -62,6 +65,7 @@ def report(
     against: str | None = None,
     differ: Sequence[str] = (),
     resamples: int = 1000,
+    holm: str = "column",
 ) -> pl.DataFrame:
     """Prints a table per level over all finished runs below a folder, and writes a report.
 
@@ -81,6 +85,7 @@ def report(
         differ: facts of the protocol that may differ within a column, `all` for every one; such
             results are marked.
         resamples: resamples of the videos, for intervals and differences; 0 for none.
+        holm: p-values of differences are corrected within a `column`, or for all of the `table`.
 
     Returns:
         The tidy results.
@@ -90,6 +95,7 @@ def report(
             predictions that cannot be used or do not give the recorded results, or files in `out`
             that no report wrote.
     """
+    check_choice("holm", holm, FAMILIES)
     check_report_arguments(out, by, against, resamples)
     rows, notes, baseline = load_results(runs, metric, against, differ)
     tidy = tidy_results(rows)
@@ -103,15 +109,15 @@ def report(
         return tidy
 
     lines = {} if out is None else figure_lines(tables["video"])
-    statistics = row_statistics(rows, metric, resamples, lines)
-    samples = statistics.samples
+    statistics = row_statistics(rows, metric, resamples, lines, paired=baseline is not None)
     for level in LEVELS:
-        table = results_table(tidy, metric, level, means, samples, notes)
+        table = results_table(tidy, metric, level, means, statistics.samples, notes)
         tables[level] = with_interval_caption(table, rows, resamples)
     differences = []
     if baseline is not None:
         differences = [
-            baseline_table(tables[level], baseline, means, samples, rows) for level in LEVELS
+            baseline_table(tables[level], baseline, means, statistics, rows, holm)
+            for level in LEVELS
         ]
     if out is None:
         print_tables((*tables.values(), *differences), len(rows), runs)
@@ -151,12 +157,13 @@ def check_predictions(run: Path, address: str) -> Path:
 
 
 def row_statistics(
-    rows: Sequence[Row], metric: str, resamples: int, lines: Mapping[str, int]
+    rows: Sequence[Row], metric: str, resamples: int, lines: Mapping[str, int], paired: bool
 ) -> Resamples:
-    """Intervals and, where there is a page, what its figures and verdicts need.
+    """Intervals and, where there is a page, what its figures and further sections need.
 
     Args:
         lines: the labels in the figures of the page; empty without one.
+        paired: whether rows are compared with a baseline.
     """
     return resample_rows(
         rows,
@@ -165,6 +172,8 @@ def row_statistics(
         curves_of=lines,
         forgery_metrics=[metric] if lines else [],
         verdicts=bool(lines),
+        paired=paired and metric == "auc",
+        statistics=bool(lines),
     )
 
 
