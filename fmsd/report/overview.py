@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from fmsd.metrics.score_meaning import ScoreMeaning
 from fmsd.report.comparability import ColumnNotes
+from fmsd.report.groups import GroupResults
 from fmsd.report.resamples import CurveData, Resamples
 from fmsd.report.robustness import robustness_tables
 from fmsd.report.rows import Row
@@ -34,6 +35,7 @@ class Overview:
         notes: letters of the results.
         robustness: results with run, seed, corruption and severity; None without any.
         robustness_notes: letters of these.
+        groups: results by group, by attribute.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Overview:
     notes: ColumnNotes
     robustness: pl.DataFrame | None
     robustness_notes: ColumnNotes
+    groups: Mapping[str, GroupResults] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:

@@ -69,20 +69,29 @@ def with_interval_caption(table: Table, rows: Sequence[Row], resamples: int) -> 
     if len(rows) > len(table.cells):
         parts.append("mean ± standard deviation over seeds")
     if resamples:
-        what = "the videos"
-        if max(counts) >= MIN_SEEDS:
-            what += (
-                " and of the seeds together"
-                if min(counts) >= MIN_SEEDS
-                else f", in rows of at least {MIN_SEEDS} seeds of the seeds, too"
-            )
-        parts.append(f"in brackets the 95 % interval over {resamples:,} resamples of {what}")
+        parts.append(interval_phrase(counts, resamples))
     return with_caption(table, "; ".join(parts))
 
 
 def seed_counts(rows: Sequence[Row]) -> list[int]:
     """The numbers of seeds of the rows with one label, in no order."""
     return list(Counter(row.label for row in rows).values())
+
+
+def interval_phrase(seeds: Sequence[int], resamples: int) -> str:
+    """What the intervals of a table are over, see `fmsd.metrics.hierarchical`.
+
+    Args:
+        seeds: numbers of seeds of its rows.
+    """
+    what = "the videos"
+    if max(seeds) >= MIN_SEEDS:
+        what += (
+            " and of the seeds together"
+            if min(seeds) >= MIN_SEEDS
+            else f", in rows of at least {MIN_SEEDS} seeds of the seeds, too"
+        )
+    return f"in brackets the 95 % interval over {resamples:,} resamples of {what}"
 
 
 def with_caption(table: Table, text: str) -> Table:
