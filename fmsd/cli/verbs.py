@@ -220,22 +220,15 @@ def report(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd report: writes many runs as tables and one page."""
     from fmsd.tasks import report as task
 
-    out = None if config.out is None else expand_home(config.out)
+    paths = (config.out, config.attributes)
+    out, attributes = (None if path is None else expand_home(path) for path in paths)
     differ = [config.differ] if isinstance(config.differ, str) else list(config.differ)
+    against = None if config.against is None else str(config.against)
     runs = config.runs
     if is_address(runs):
         runs = task.check_predictions(whole_folder(runs), runs)
-    task.report(
-        expand_home(runs),
-        config.metric,
-        out,
-        config.by,
-        None if config.against is None else str(config.against),
-        differ,
-        config.resamples,
-        config.holm,
-        None if config.attributes is None else expand_home(config.attributes),
-    )
+    arguments = (config.metric, out, config.by, against, differ, config.resamples, config.holm)
+    task.report(expand_home(runs), *arguments, attributes)
 
 
 def cite(config: DictConfig, folder: Path, command: list[str]) -> None:

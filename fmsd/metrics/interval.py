@@ -19,6 +19,7 @@ from torch import Tensor
 from fmsd.checks import check_choice
 from fmsd.errors import InputError
 from fmsd.metrics.calibration import BINS, bin_indices
+from fmsd.metrics.pair_counts import resampled_auc
 from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metrics, curve_of_counts
 from fmsd.metrics.table import LEVELS, scores_by_dataset, single_torch_thread
 from fmsd.metrics.video import aggregate_videos
@@ -159,6 +160,12 @@ def weighted_metrics(
     ranking = [metric for metric in metrics if metric in CURVE_METRICS]
     # allocated first, as small tensors between large ones would fragment memory
     samples = {metric: draws.score.new_empty(len(draws.counts)) for metric in ranking}
+    if "auc" in ranking:
+        columns = (draws.score, draws.label, draws.video, draws.counts)
+        counted = resampled_auc(*(column.numpy() for column in columns))
+        if counted is not None:
+            samples["auc"] = torch.from_numpy(counted)
+            ranking.remove("auc")
     with single_torch_thread():
         done = 0
         for curve in draws.curves() if ranking else ():

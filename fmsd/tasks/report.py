@@ -25,7 +25,7 @@ from fmsd.report.comparability import ColumnNotes, compare_stamps
 from fmsd.report.differences import baseline_table
 from fmsd.report.evidence import recompute_rows
 from fmsd.report.forgeries import forgery_results, plot_forgeries
-from fmsd.report.groups import group_results
+from fmsd.report.groups import GroupResults, group_results
 from fmsd.report.labels import find_label
 from fmsd.report.markup import (
     header,
@@ -78,10 +78,8 @@ def report(
             and by dataset for `BIBLIOGRAPHY`; None to only print.
         by: what a column is: a test dataset (`dataset`), a forgery in it (`domain`), or a group of
             its videos by any other column of the predictions or of `attributes`.
-        against: label of a baseline row, or a part of no other label: adds the differences of all
-            rows from it, by a paired bootstrap over videos.
-        differ: facts of the protocol that may differ within a column, `all` for every one; such
-            results are marked.
+        against: a row, by its label or a part of no other: adds the differences of all from it.
+        differ: facts that may differ within a column and are then marked, `all` for every one.
         resamples: resamples of the videos, for intervals and differences; 0 for none.
         holm: p-values of differences are corrected within a `column`, or for all of the `table`.
         attributes: a table with attributes of videos, see `fmsd.report.attributes`.
@@ -102,7 +100,6 @@ def report(
         return report_forgeries(runs, rows, metric, notes, out, resamples)
     if by != "dataset":
         return report_groups(runs, rows, by, out, resamples, known)
-
     means = seen_unseen_means(rows)
     tables = {level: results_table(tidy, metric, level, means, {}, notes) for level in LEVELS}
     if out is None and baseline is None:
@@ -114,12 +111,11 @@ def report(
     for level in LEVELS:
         table = results_table(tidy, metric, level, means, statistics.samples, notes)
         tables[level] = with_interval_caption(table, rows, resamples)
-    differences = []
-    if baseline is not None:
-        differences = [
-            baseline_table(tables[level], baseline, means, statistics, rows, holm)
-            for level in LEVELS
-        ]
+    differences = [
+        baseline_table(tables[level], baseline, means, statistics, rows, holm)
+        for level in LEVELS
+        if baseline is not None
+    ]
     if out is None:
         print_tables((*tables.values(), *differences), len(rows), runs)
         return tidy
@@ -135,10 +131,7 @@ def report(
         notes=notes,
         robustness=robustness,
         robustness_notes=robustness_notes,
-        groups={
-            name: group_results(rows, name, resamples, known)
-            for name in (known.names if known else ())
-        },
+        groups=attribute_groups(rows, resamples, known),
     )
     return write_report(out, overview, tidy)
 
@@ -278,6 +271,14 @@ def report_groups(
         write_tables(out, GROUP_FILES, found.tidy, found.tables)
         print_place(f"The tables lie in {out}", out)
     return found.tidy
+
+
+def attribute_groups(
+    rows: Sequence[Row], resamples: int, attributes: Attributes | None
+) -> dict[str, GroupResults]:
+    """The results by group of every attribute."""
+    names = attributes.names if attributes else []
+    return {name: group_results(rows, name, resamples, attributes) for name in names}
 
 
 def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFrame:
