@@ -9,7 +9,7 @@ import polars as pl
 
 from fmsd.console import track
 from fmsd.errors import InputError
-from fmsd.metrics.groups import VALUES, Group, resample_groups, split_groups
+from fmsd.metrics.groups import UNKNOWN, VALUES, Group, resample_groups, split_groups
 from fmsd.metrics.hierarchical import resample_seeds
 from fmsd.metrics.interval import MIN_VIDEOS, ResampledMetric, percentile_interval
 from fmsd.metrics.score_meaning import wilson
@@ -182,7 +182,7 @@ def _cells(
                 counts = group.counts(value)
                 cell = row[dataset, name] = _cell(value, numbers, counts, samples.get(name))
                 columns.setdefault((dataset, name), _counted(value, counts))
-                if not cell.few:
+                if not cell.few and name != UNKNOWN:
                     enough[name] = cell.value
         if len(enough) > 1:
             row[dataset, None] = _gap(enough, samples)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -51,9 +52,9 @@ class VideoCollector:
 
     def __init__(self, paired: bool, whole: bool) -> None:
         self.paired, self.whole = paired, whole
-        self.forgeries: list[dict[str, object]] = []
-        self.selective: list[dict[str, object]] = []
-        self.recalibrated: list[dict[str, object]] = []
+        self.forgeries: list[Mapping[str, Any]] = []
+        self.selective: list[Mapping[str, Any]] = []
+        self.recalibrated: list[Mapping[str, Any]] = []
         self.classes: dict[str, Classes] = {}
         self.crossed: dict[str, list[tuple[list[str], CrossAuc]]] = {}
         self.placed: dict[Test, list[Placements]] = {}
@@ -113,12 +114,14 @@ class VideoCollector:
     def result(self) -> VideoStatistics:
         """The statistics of all tests that were added."""
         schema = {"run": pl.String, "seed": pl.Int64}
-        tables = (
+        forgeries, selective, recalibrated = (
             pl.DataFrame(lines, schema_overrides=schema, infer_schema_length=None)
             for lines in (self.forgeries, self.selective, self.recalibrated)
         )
         return VideoStatistics(
-            *tables,
+            forgeries,
+            selective,
+            recalibrated,
             {label: _mean_cross(parts) for label, parts in self.crossed.items()},
             {test: mean_placements(parts) for test, parts in self.placed.items()},
         )

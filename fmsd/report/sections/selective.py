@@ -32,8 +32,11 @@ def selective_section(overview: Overview) -> Section | None:
         for label, line in zip(overview.lines, lines, strict=True):
             threshold = thresholds.get((label, dataset))
             cut = 0.5 if threshold is None else threshold
-            score, truth = (values.numpy() for values in line.videos) if line else (None, None)
-            curves.append(None if score is None else risk_coverage(score, truth, cut))
+            curve = None
+            if line is not None:
+                score, truth = line.videos
+                curve = risk_coverage(score.numpy(), truth.numpy(), cut)
+            curves.append(curve)
         figures[(dataset,)] = html.figure_element(
             plot_risk_coverage(curves),
             f"Risk and coverage on {dataset}",
