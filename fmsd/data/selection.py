@@ -45,6 +45,7 @@ class Selection:
             which merges equal names.
         video_score: the score of a video from its frames' probabilities: `mean`, `median`, `max`,
             or the mean of the highest k (`top5`).
+        definitions: of the metrics: `fmsd`, or `deepfakebench` for those of its released code.
         frames: largest number of frames per video; None for all.
         train_frames: the same for training videos alone; None for `frames`.
         videos: largest number of videos per split and domain, for a quick trial; None for all.
@@ -75,6 +76,7 @@ class Selection:
     sampling: str = "spread"
     naming: str = "id"
     video_score: str = "mean"
+    definitions: str = "fmsd"
     frames: int | None = None
     train_frames: int | None = None
     videos: int | None = None
@@ -95,6 +97,7 @@ class Selection:
             )
         check_choice("data.sampling", self.sampling, ("spread", "first"))
         check_choice("data.naming", self.naming, ("id", "folder"))
+        check_choice("data.definitions", self.definitions, ("fmsd", "deepfakebench"))
         check_choice("data.names", self.names or "null", ("null", "sources", "persons"))
 
     @property

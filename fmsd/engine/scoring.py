@@ -172,6 +172,7 @@ def score_datasets(
         selection.naming,
         selection.video_score,
         record["thresholds"],
+        definitions=selection.definitions,
     )
     return with_frames(with_stamps(table, record["stamps"]), parts, record["overlap"])
 

@@ -15,6 +15,7 @@ from fmsd.data.description import describe_datasets
 from fmsd.data.overlap import Overlap
 from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
+from fmsd.metrics.definitions import OURS
 from fmsd.metrics.table import LEVELS
 
 Facts = dict[str, Any]
@@ -80,6 +81,8 @@ def protocol_stamps(
             "video_score": selection.video_score,
             **trained,
         } | ({"overlap": overlap[name]} if overlap[name] else {})
+        if selection.definitions != OURS:  # the stamps of all other results would change
+            shared["definitions"] = selection.definitions
         for level in LEVELS:
             facts = {"level": level} | shared
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

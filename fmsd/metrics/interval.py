@@ -19,7 +19,8 @@ from torch import Tensor
 from fmsd.checks import check_choice
 from fmsd.errors import InputError
 from fmsd.metrics.calibration import BINS, bin_indices
-from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metrics, curve_of_counts
+from fmsd.metrics.definitions import OURS, curve_metrics, probability_threshold
+from fmsd.metrics.ranking import Curve, CurveValues, check_metrics, curve_of_counts
 from fmsd.metrics.table import LEVELS, scores_by_dataset, single_torch_thread
 from fmsd.metrics.video import aggregate_videos
 
@@ -138,13 +139,17 @@ SUM_METRICS: Mapping[str, Callable[[Draws, float], CurveValues]] = {
 
 
 def weighted_metrics(
-    draws: Draws, metrics: Sequence[str], threshold: float | None = None
+    draws: Draws,
+    metrics: Sequence[str],
+    threshold: float | None = None,
+    definitions: str = OURS,
 ) -> dict[str, ResampledMetric]:
     """The metrics of every resample; where all counts are 1 they are those of the items.
 
     Args:
         metrics: names in `fmsd.metrics.ranking.METRICS` and `THRESHOLD_METRICS`.
         threshold: the threshold of the latter.
+        definitions: of the metrics, see `fmsd.metrics.definitions`.
 
     Raises:
         InputError: an unknown metric, or a missing threshold.
@@ -156,20 +161,19 @@ def weighted_metrics(
             "none",
             f"choose {lacking[0][:-4]}",
         )
-    ranking = [metric for metric in metrics if metric in CURVE_METRICS]
+    of_curve, even = curve_metrics(definitions), probability_threshold(definitions)
+    ranking = [metric for metric in metrics if metric in of_curve]
     # allocated first, as small tensors between large ones would fragment memory
     samples = {metric: draws.score.new_empty(len(draws.counts)) for metric in ranking}
     with single_torch_thread():
         done = 0
         for curve in draws.curves() if ranking else ():
             for metric in ranking:
-                samples[metric][done : done + len(curve.true_positives)] = CURVE_METRICS[metric](
-                    curve
-                )
+                samples[metric][done : done + len(curve.true_positives)] = of_curve[metric](curve)
             done += len(curve.true_positives)
         for metric in metrics:
             if metric in SUM_METRICS:
-                chosen = threshold if metric.endswith("_val") and threshold is not None else 0.5
+                chosen = threshold if metric.endswith("_val") and threshold is not None else even
                 samples[metric] = SUM_METRICS[metric](draws, chosen)
     return {metric: samples[metric].numpy() for metric in metrics}
 
@@ -199,6 +203,7 @@ def resample_metrics(
     naming: str = "id",
     video_score: str = "mean",
     threshold: float | None = None,
+    definitions: str = OURS,
 ) -> dict[str, ResampledMetric]:
     """Metrics of one dataset's predictions on resamples of its videos, stratified by their label.
 
@@ -209,7 +214,7 @@ def resample_metrics(
     Args:
         metrics: see `weighted_metrics`.
         level: `frame` or `video`.
-        naming, video_score: see `fmsd.metrics.table.compute_results`.
+        naming, video_score, definitions: see `fmsd.metrics.table.compute_results`.
         threshold: the one chosen on validation data at this level.
 
     Raises:
@@ -223,7 +228,9 @@ def resample_metrics(
             "give those of one",
         )
     ((dataset, scored),) = scores_by_dataset(frames, naming)
-    videos = aggregate_videos(scored, video_score).sort("video").with_row_index("place")
+    videos = (
+        aggregate_videos(scored, video_score, definitions).sort("video").with_row_index("place")
+    )
     if not videos["label"].max():
         raise InputError(
             f"Every fake video of {dataset} bears the name of a real one, so none can be drawn "
@@ -245,6 +252,7 @@ def resample_metrics(
         Draws(score, label, place, draw_counts((videos["label"] == 1).to_numpy(), resamples, seed)),
         metrics,
         threshold,
+        definitions,
     )
 
 

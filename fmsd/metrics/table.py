@@ -11,8 +11,9 @@ import polars as pl
 import torch
 
 from fmsd.errors import InputError
+from fmsd.metrics.definitions import OURS, curve_metrics, probability_threshold
 from fmsd.metrics.ranking import (
-    CURVE_METRICS,
+    DECISION_METRICS,
     METRICS,
     THRESHOLD_METRICS,
     Labels,
@@ -88,6 +89,7 @@ def compute_results(
     video_score: str = "mean",
     thresholds: Mapping[str, float] | None = None,
     metrics: Sequence[str] | None = None,
+    definitions: str = OURS,
 ) -> pl.DataFrame:
     """The metrics of every dataset at frame and video level.
 
@@ -98,6 +100,7 @@ def compute_results(
         video_score: see `fmsd.metrics.video.aggregate_videos`.
         thresholds: by level, those chosen on validation data; None leaves out their metrics.
         metrics: names in `fmsd.metrics.ranking.METRICS` and `THRESHOLD_METRICS`; None for all.
+        definitions: of the metrics, see `fmsd.metrics.definitions`.
 
     Raises:
         InputError: a dataset with one class only, logits that are not finite, an unknown video
@@ -105,11 +108,11 @@ def compute_results(
     """
     rows = []
     for dataset, frames in scores_by_dataset(predictions, naming):
-        ranked = scores_by_level(frames, video_score)
+        ranked = scores_by_level(frames, video_score, definitions)
         sizes = _sizes(ranked)
         rows += [
             (dataset, *line, *sizes, selection, protocol)
-            for line in _measured(ranked, thresholds, metrics)
+            for line in _measured(ranked, thresholds, metrics, definitions)
         ]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
@@ -121,6 +124,7 @@ def results_by_domain(
     video_score: str = "mean",
     thresholds: Mapping[str, float] | None = None,
     metrics: Sequence[str] | None = None,
+    definitions: str = OURS,
 ) -> pl.DataFrame:
     """The metrics of each forgery domain against all real frames of its dataset, at both levels.
 
@@ -131,10 +135,11 @@ def results_by_domain(
     for dataset, frames in scores_by_dataset(predictions, naming):
         reals, fakes = frames.filter(label=0), frames.filter(label=1)
         for (domain,), forged in fakes.group_by("domain", maintain_order=True):
-            ranked = scores_by_level(pl.concat([reals, forged]), video_score)
+            ranked = scores_by_level(pl.concat([reals, forged]), video_score, definitions)
             sizes = _sizes(ranked)
             rows += [
-                (dataset, domain, *line, *sizes) for line in _measured(ranked, thresholds, metrics)
+                (dataset, domain, *line, *sizes)
+                for line in _measured(ranked, thresholds, metrics, definitions)
             ]
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
 
@@ -168,13 +173,15 @@ def scores_by_dataset(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[
         yield str(dataset), group_by_folder(frames) if naming == "folder" else frames
 
 
-def scores_by_level(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, Labels]]:
+def scores_by_level(
+    frames: pl.DataFrame, video_score: str, definitions: str = OURS
+) -> dict[str, tuple[Scores, Labels]]:
     """Scores and labels of a dataset's frames and of its videos, by level.
 
     Raises:
         InputError: no video is fake, or an unknown video score.
     """
-    videos = aggregate_videos(frames, video_score)
+    videos = aggregate_videos(frames, video_score, definitions)
     if not videos["label"].max():
         raise InputError(
             f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so "
@@ -194,17 +201,21 @@ def _measured(
     ranked: dict[str, tuple[Scores, Labels]],
     thresholds: Mapping[str, float] | None,
     metrics: Sequence[str] | None,
+    definitions: str,
 ) -> Iterator[tuple[str, str, float]]:
     """Yields level, metric and value; scores are sorted once per level."""
     wanted = check_metrics(metrics) if metrics is not None else [*METRICS, *THRESHOLD_METRICS]
+    of_curve, even = curve_metrics(definitions), probability_threshold(definitions)
     for level, items in ranked.items():
-        curve = roc_curve(*items) if not CURVE_METRICS.keys().isdisjoint(wanted) else None
+        curve = roc_curve(*items) if not of_curve.keys().isdisjoint(wanted) else None
         for name in wanted:
             if name in THRESHOLD_METRICS:
                 if thresholds is not None:
                     yield level, name, THRESHOLD_METRICS[name](*items, thresholds[level])
-            elif curve is not None and name in CURVE_METRICS:
-                yield level, name, float(CURVE_METRICS[name](curve))
+            elif curve is not None and name in of_curve:
+                yield level, name, float(of_curve[name](curve))
+            elif name in DECISION_METRICS:
+                yield level, name, DECISION_METRICS[name](*items, even)
             else:
                 yield level, name, METRICS[name](*items)
 

@@ -18,6 +18,7 @@ from fmsd.data.content import pixels_digest
 from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
+from fmsd.metrics.definitions import OURS
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.table import COLUMNS, LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
@@ -120,6 +121,7 @@ class Evidence:
             facts["video_score"],
             thresholds,
             metrics,
+            facts.get("definitions", OURS),
         ).with_columns(
             stamp=pl.col("level").replace_strict({level: stamps[level][0] for level in LEVELS}),
             pixels=pl.lit(pixels_digest(frames), pl.String),

@@ -142,6 +142,7 @@ def _resample(
     naming: str,
     video_score: str,
     thresholds: Mapping[str, float] | None,
+    definitions: str,
 ) -> Iterator[tuple[str, Float64[np.ndarray, " resamples"]]]:
     """The metric on resamples of the videos, by level.
 
@@ -164,6 +165,7 @@ def _resample(
             naming=naming,
             video_score=video_score,
             threshold=thresholds.get(level),
+            definitions=definitions,
         )
         yield level, values[metric]
 

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.errors import InputError
+from fmsd.metrics.definitions import OURS
 from fmsd.report.labels import row_labels
 from fmsd.report.stamped import remarks, stamped_facts, warn_of_other_protocol
 from fmsd.report.trainings import (
@@ -113,6 +114,7 @@ class Row:
             "naming": facts["naming"],
             "video_score": facts["video_score"],
             "thresholds": self.record_of(dataset).get("thresholds"),
+            "definitions": facts.get("definitions", OURS),
         }
 
     def read_predictions(self, dataset: str) -> pl.DataFrame:
