@@ -143,12 +143,14 @@ def dispatch(arguments: list[str]) -> int:
     if JSON in overrides:
         check_json(verb, overrides)
         overrides = [override for override in overrides if override != JSON]
+    from fmsd.cli.examining import with_unread_data
     from fmsd.cli.hydra_run import configure_logging, run
     from fmsd.cli.verbs import reproduce
 
     if verb == "reproduce":  # runs other verbs, each with its own configuration
         configure_logging(lightning=False)
         return reproduce(overrides, main)
+    overrides = with_unread_data(verb, overrides)
     overrides, named = split_files(verb, overrides, groups(verb))
     return run(verb, to_hydra_overrides(verb, overrides, groups(verb)), [*named, *files])
 

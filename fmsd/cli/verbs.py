@@ -18,6 +18,7 @@ from fmsd.cli.build import (
 )
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
+from fmsd.cli.examining import doctor
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.importing import import_detector
 from fmsd.cli.loaded_runs import (
@@ -193,20 +194,6 @@ def pack(config: DictConfig, folder: Path, command: list[str]) -> None:
     check_source(config.data, task_overrides())
     check_outside(absolute_path(config.out), config.data)
     task.pack(build_selection(config.data), Path(absolute_path(config.out)), config.size)
-
-
-def doctor(config: DictConfig, folder: Path, command: list[str]) -> int:
-    """fmsd doctor: reports what is wrong with a copy of a dataset."""
-    from fmsd.tasks import doctor as task
-
-    make_paths_absolute(config.data)
-    check_source(config.data, task_overrides())
-    out = expand_home(config.out)
-    data = build_selection(config.data)
-    settings = {key: config[key] for key in ("frames", "limit", "workers")}
-    check_argument_types(task.doctor, settings, "")
-    healthy = task.doctor(data, out, **settings)
-    return 0 if healthy else 1
 
 
 def roots(config: DictConfig, folder: Path, command: list[str]) -> int:

@@ -14,7 +14,13 @@ import polars as pl
 
 from fmsd.console import track
 from fmsd.data.content import content_digest
-from fmsd.data.content_cache import STATE_SCHEMA, cached_digests, keep_digests
+from fmsd.data.content_cache import (
+    CACHE_SCHEMA,
+    CONTENTS,
+    STATE_SCHEMA,
+    cached_digests,
+    keep_digests,
+)
 from fmsd.data.loading.image import parse_tar_member, read_bytes
 from fmsd.data.manifest import Manifest
 
@@ -63,7 +69,7 @@ def read_digests(states: pl.DataFrame, root: Path) -> pl.DataFrame:
     Raises:
         InputError: a file cannot be read.
     """
-    began, known = time.time_ns(), cached_digests(root)
+    began, known = time.time_ns(), cached_digests(root, CONTENTS, CACHE_SCHEMA)
     states = states.select(STATE_SCHEMA.names())
     unread = states.unique("file", maintain_order=True).join(
         known, on=STATE_SCHEMA.names(), how="anti", maintain_order="left"

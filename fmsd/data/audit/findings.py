@@ -33,6 +33,7 @@ CheckId = Literal[
     "misnamed_files",
     "equal_files",
     "shortcut",
+    "contamination",
 ]
 """The checks; `source` stands for every problem that a source reports."""
 
