@@ -6,6 +6,7 @@ by how often each video was drawn, and its metric is computed from weighted item
 ever copied.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from fmsd.metrics.definitions import OURS, curve_metrics, probability_threshold
 from fmsd.metrics.ranking import Curve, CurveValues, check_metrics, curve_of_counts
 from fmsd.metrics.table import LEVELS, scores_by_dataset, single_torch_thread
 from fmsd.metrics.video import aggregate_videos
+from fmsd.metrics.video_pairs import resampled_auc
 
 ResampledMetric = Float64[np.ndarray, " resamples"]
 """A metric of every resample."""
@@ -163,11 +165,15 @@ def weighted_metrics(
         )
     of_curve, even = curve_metrics(definitions), probability_threshold(definitions)
     ranking = [metric for metric in metrics if metric in of_curve]
+    fast = None
+    if ranking == ["auc"]:
+        with single_torch_thread():
+            fast = resampled_auc(draws.score, draws.label, draws.video, draws.counts)
     # allocated first, as small tensors between large ones would fragment memory
     samples = {metric: draws.score.new_empty(len(draws.counts)) for metric in ranking}
     with single_torch_thread():
         done = 0
-        for curve in draws.curves() if ranking else ():
+        for curve in draws.curves() if ranking and fast is None else ():
             for metric in ranking:
                 samples[metric][done : done + len(curve.true_positives)] = of_curve[metric](curve)
             done += len(curve.true_positives)
@@ -175,6 +181,8 @@ def weighted_metrics(
             if metric in SUM_METRICS:
                 chosen = threshold if metric.endswith("_val") and threshold is not None else even
                 samples[metric] = SUM_METRICS[metric](draws, chosen)
+    if fast is not None:
+        samples["auc"] = fast
     return {metric: samples[metric].numpy() for metric in metrics}
 
 
@@ -184,8 +192,26 @@ def draw_counts(
     """Draws videos with replacement, and returns how often each is in every resample.
 
     Resamples have as many real and as many fake videos as the data. A byte is enough for a count:
-    it is 1 on average, and exceeds 255 with a probability below 10^-500.
+    it is 1 on average, and exceeds 255 with a probability below 10^-500. Counts of up to
+    `KEPT_BYTES` are kept for the next run on the same videos, so they must not be changed.
     """
+    if resamples * len(fake) > KEPT_BYTES:
+        return _draw_counts(fake, resamples, seed)
+    return _known_counts(fake.tobytes(), resamples, seed)
+
+
+KEPT_BYTES = 2**23
+"""Size of counts that are kept; 32 of them at most."""
+
+
+@functools.lru_cache(maxsize=32)
+def _known_counts(fake: bytes, resamples: int, seed: int) -> UInt8[Tensor, "resamples videos"]:
+    return _draw_counts(np.frombuffer(fake, bool), resamples, seed)
+
+
+def _draw_counts(
+    fake: Bool[np.ndarray, " videos"], resamples: int, seed: int
+) -> UInt8[Tensor, "resamples videos"]:
     rng, counts = np.random.default_rng(seed), np.empty((resamples, len(fake)), np.uint8)
     for members in (np.flatnonzero(~fake), np.flatnonzero(fake)):
         size = len(members)
