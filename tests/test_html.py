@@ -103,7 +103,11 @@ SECTIONS = (
     "calibration",
     "meaning",
     "verdicts",
+    "transfer",
+    "selective",
+    "cross",
     "domains",
+    "worst",
     "robustness",
     "masks",
     "spectra",
@@ -141,7 +145,10 @@ def test_parts_without_anything_to_show_are_left_out(tmp_path: Path) -> None:
         name
         for name in Outline((tmp_path / "out" / "report.html").read_text()).ids
         if name in SECTIONS
-    ] == [*("results", "curves", "scores", "calibration", "cost", "protocol", "papers", "repeat")]
+    ] == [
+        *("results", "curves", "scores", "calibration", "selective", "cost", "protocol", "papers"),
+        "repeat",
+    ]
 
 
 def test_pictures_show_the_best_rows_of_many() -> None:

@@ -62,7 +62,8 @@ def test_the_command_and_what_it_refuses(
     )
     assert (tmp_path / "tables" / "report.html").is_file()
     for words, sentence in {
-        ("by=colour",): "by=colour is unknown; choose one of dataset, domain.",
+        ("by=colour",): "by=colour is unknown; choose one of dataset, domain, split, compression.",
+        ("holm=row",): "holm=row is unknown; choose one of column, table.",
         ("metric=f1",): "metric=f1 is unknown; choose one of acc, ap, auc",
         ("against=average", "resamples=0"): "resamples=0 leaves nothing to compare by; give 1000.",
         (

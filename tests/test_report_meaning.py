@@ -1,7 +1,5 @@
 """Calibration, thresholds and verdicts in a report follow from predictions."""
 
-import html
-import re
 from pathlib import Path
 
 import polars as pl
@@ -13,20 +11,8 @@ from fmsd.metrics.score_meaning import KINDS, selection_sentence
 from fmsd.metrics.verdicts import count_verdicts, video_points
 from fmsd.runs.folder import VALIDATION, Run
 from fmsd.tasks.report import report
+from tests.pages import tables
 from tests.runs import evaluation, finished, frames, sealed
-
-
-def tables(page: Path, section: str) -> list[list[list[str]]]:
-    """The cells of the tables of a section, as texts with single spaces."""
-    part = page.read_text().split(f'<section id="{section}">')[1].split("</section>")[0]
-    found = []
-    for table in re.findall(r"<tbody>(.*?)</tbody>", part, re.DOTALL):
-        rows = re.findall(r"<tr>(.*?)</tr>", table)
-        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
-        found.append(
-            [[html.unescape(" ".join(re.sub("<.*?>", " ", c).split())) for c in r] for r in cells]
-        )
-    return found
 
 
 @pytest.fixture

@@ -220,6 +220,8 @@ def report(config: DictConfig, folder: Path, command: list[str]) -> None:
         None if config.against is None else str(config.against),
         differ,
         config.resamples,
+        config.holm,
+        None if config.attributes is None else expand_home(config.attributes),
     )
 
 

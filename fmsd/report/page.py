@@ -6,8 +6,10 @@ from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.markup import count_noun
 from fmsd.report.overview import Overview
+from fmsd.report.sections.cross import cross_section
 from fmsd.report.sections.curves import calibration_section, histograms_section, ranking_section
 from fmsd.report.sections.explanations import explanations_section
+from fmsd.report.sections.groups import groups_section
 from fmsd.report.sections.meaning import meaning_section, verdicts_section
 from fmsd.report.sections.papers import papers_section
 from fmsd.report.sections.record import cost_section, protocol_section, repeat_section
@@ -16,7 +18,10 @@ from fmsd.report.sections.results import (
     results_section,
     robustness_section,
 )
+from fmsd.report.sections.selective import selective_section
 from fmsd.report.sections.training import masks_section, spectra_section, training_section
+from fmsd.report.sections.transfer import transfer_section
+from fmsd.report.sections.worst import worst_section
 
 SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
     results_section,
@@ -25,7 +30,12 @@ SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
     calibration_section,
     meaning_section,
     verdicts_section,
+    transfer_section,
+    selective_section,
+    cross_section,
     forgeries_section,
+    worst_section,
+    groups_section,
     robustness_section,
     masks_section,
     spectra_section,
