@@ -23,6 +23,7 @@ from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.table import COLUMNS, LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.report.rows import Row
+from fmsd.report.threads import in_threads
 from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
 from fmsd.runs.predictions import read_predictions
 
@@ -198,21 +199,30 @@ def recompute_rows(rows: Sequence[Row]) -> list[Row]:
     tests = [
         (number, dataset) for number, row in enumerate(rows) for dataset in row.prediction_files
     ]
-    for number, dataset in track(tests, "Computing results", len(tests), "tests"):
-        row = rows[number]
-        run, record = row.test_of(dataset)
+
+    def recompute(test: tuple[int, str]) -> tuple[pl.DataFrame, str | None]:
+        """The results of a test, and a digest of its logits; None where all are equal."""
+        number, dataset = test
+        run, record = rows[number].test_of(dataset)
         table, logits = evidence.results(
             run,
             record,
-            row.results.filter(dataset=dataset),
+            rows[number].results.filter(dataset=dataset),
             thresholds[number].get(run),
             (f"predictions/{dataset}.parquet", "results.csv"),
         )
+        equal_scores = has_equal_scores(logits)
+        return table, None if equal_scores else hashlib.sha256(
+            logits.to_numpy().tobytes()
+        ).hexdigest()
+
+    computed = track(in_threads(recompute, tests), "Computing results", len(tests), "tests")
+    for (number, dataset), (table, digest) in zip(tests, computed, strict=True):
         results[number].append(table)
-        if has_equal_scores(logits):
-            equal.append(f"{dataset} in {run.folder}")
+        if digest is None:
+            equal.append(f"{dataset} in {rows[number].folder_of(dataset)}")
         else:
-            digests[number][dataset] = hashlib.sha256(logits.to_numpy().tobytes()).hexdigest()
+            digests[number][dataset] = digest
     for row in rows:
         for run in row.runs:
             run.check("results.csv")  # rows that are left out follow from predictions, too

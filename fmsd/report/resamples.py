@@ -1,5 +1,6 @@
 """Predictions of all rows, read once: intervals by resampling, results per forgery, curves."""
 
+import functools
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from fmsd.metrics.verdicts import count_verdicts
 from fmsd.metrics.video import aggregate_videos
 from fmsd.report.rows import Row
 from fmsd.report.tables import ResampledMetrics
+from fmsd.report.threads import in_threads
 from fmsd.report.validation import KnownMeanings
 from fmsd.report.video_statistics import VideoCollector, VideoStatistics
 
@@ -114,31 +116,24 @@ def resample_rows(
     counted, meanings = list[pl.DataFrame](), KnownMeanings()
     videos = VideoCollector(paired, statistics)
     tests = [(row, dataset) for row in rows for dataset in row.prediction_files]
-    for row, dataset in track(tests, "Reading predictions", len(tests), "tables"):
-        frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
+    wanted = functools.partial(
+        _resample_test, metric, resamples, forgery_metrics=forgery_metrics, by_forgery=by_forgery
+    )
+    computed = track(in_threads(wanted, tests), "Reading predictions", len(tests), "tables")
+    for (row, dataset), (frames, forgeries, resampled) in zip(tests, computed, strict=True):
+        rules = row.scoring_rules(dataset)
         seed = {"run": pl.lit(row.label), "seed": pl.lit(row.seed, pl.Int64)}
         known = meanings(row, rules["video_score"]) if verdicts or statistics else None
         meaning = known["video"] if known else None
         if verdicts and meaning is not None:
             part = count_verdicts(frames, meaning.points, rules["naming"], rules["video_score"])
             counted.append(part.with_columns(**seed))
-        forgeries = pl.DataFrame()
         if forgery_metrics:
-            forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics)
             domains.append(forgeries.with_columns(**seed))
-        if resamples:
-            measured = row.results.filter(dataset=dataset, metric=metric)
-            parts = (
-                _split_forgeries(dataset, frames, forgeries)
-                if by_forgery
-                else _if_sufficient(dataset, frames, measured)
-            )
-            for column, part in parts:
-                levels = [level for level in LEVELS if level in measured["level"]]
-                for level, values in _resample(column, part, metric, resamples, levels, **rules):
-                    samples.setdefault((row.label, column, level), []).append(values)
-                    ends = percentile_interval(values)
-                    intervals.append((row.label, row.seed, column, level, metric, *ends))
+        for column, level, values in resampled:
+            samples.setdefault((row.label, column, level), []).append(values)
+            ends = percentile_interval(values)
+            intervals.append((row.label, row.seed, column, level, metric, *ends))
         if paired or statistics:
             _add_videos(videos, row, dataset, frames, meaning)
         if row.label in curves_of and (row.label, dataset) not in scores:
@@ -151,6 +146,47 @@ def resample_rows(
         pl.concat(counted) if counted else pl.DataFrame(),
         videos.result(),
         meanings,
+    )
+
+
+def _resample_test(
+    metric: str,
+    resamples: int,
+    test: tuple[Row, str],
+    *,
+    forgery_metrics: Sequence[str],
+    by_forgery: bool,
+) -> tuple[pl.DataFrame, pl.DataFrame, list[tuple[str, str, Float64[np.ndarray, " resamples"]]]]:
+    """What takes the most time of a test, see `resample_rows`.
+
+    Args:
+        test: the row and the dataset.
+
+    Returns:
+        The predictions; the metrics of each forgery; column, level and values of the resamples.
+    """
+    row, dataset = test
+    frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
+    forgeries = pl.DataFrame()
+    if forgery_metrics:
+        forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics)
+    if not resamples:
+        return frames, forgeries, []
+    measured = row.results.filter(dataset=dataset, metric=metric)
+    parts = (
+        _split_forgeries(dataset, frames, forgeries)
+        if by_forgery
+        else _if_sufficient(dataset, frames, measured)
+    )
+    levels = [level for level in LEVELS if level in measured["level"]]
+    return (
+        frames,
+        forgeries,
+        [
+            (column, level, values)
+            for column, part in parts
+            for level, values in _resample(column, part, metric, resamples, levels, **rules)
+        ],
     )
 
 
