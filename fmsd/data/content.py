@@ -33,7 +33,7 @@ def pixels_digest(predictions: pl.DataFrame) -> str | None:
     """
     if "content" not in predictions.columns:
         return None
-    contents = predictions.sort("path")["content"].to_numpy()
+    contents = predictions.select("path", "content").sort("path")["content"].to_numpy()
     return hashlib.sha256(contents.astype("<u8").tobytes()).hexdigest()[:12]
 
 

@@ -266,7 +266,7 @@ def resample_metrics(
     items = (
         videos
         if level == "video"
-        else scored.join(
+        else scored.select("video", "label", "score").join(
             videos.select("video", "place"), on="video", how="left", maintain_order="left"
         )
     )

@@ -133,7 +133,8 @@ def results_by_domain(
     """
     rows = []
     for dataset, frames in scores_by_dataset(predictions, naming):
-        reals, fakes = frames.filter(label=0), frames.filter(label=1)
+        needed = frames.select("dataset", "domain", "video", "label", "score")
+        reals, fakes = needed.filter(label=0), needed.filter(label=1)
         for (domain,), forged in fakes.group_by("domain", maintain_order=True):
             ranked = scores_by_level(pl.concat([reals, forged]), video_score, definitions)
             sizes = _sizes(ranked)

@@ -6,11 +6,13 @@ a product of its counts with a matrix of comparisons. All sums are whole numbers
 hold exactly, so the values equal those of the ROC curves bit by bit.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
-BUCKETS = 512
+BUCKETS = 1024
 """Number of ranges of scores; frames of different ranges are compared by counting."""
 
 MOST_PAIRS = 2**24
@@ -18,6 +20,22 @@ MOST_PAIRS = 2**24
 
 MOST_ENTRIES, ENTRIES_PER_ITEM = 2**23, 64
 """Most entries of the matrix; with more per item, the curves cost less."""
+
+
+class Side(NamedTuple):
+    """The frames of one class.
+
+    Args:
+        videos: the numbers of the videos that have some.
+        place: the place among them of each frame's video.
+        rank: of each frame's score, in rising order; equal scores have that of the first.
+        sizes: the number of frames of each video.
+    """
+
+    videos: Int[Tensor, " videos"]
+    place: Int[Tensor, " frames"]
+    rank: Int[Tensor, " frames"]
+    sizes: Int[Tensor, " videos"]
 
 
 def resampled_auc(
@@ -33,60 +51,69 @@ def resampled_auc(
         video: column in `counts` of the item's video.
         counts: number of times that each video was drawn.
     """
-    order = score.argsort(stable=True)
-    score, label, video = score[order], label[order], video[order]
-    rank = torch.searchsorted(score, score)  # that of the first of equal scores
-    reals, fakes = (
-        (rank[label == value], *video[label == value].unique(return_inverse=True))
-        for value in (0, 1)
-    )
-    entries = len(reals[1]) * len(fakes[1])
+    entries = video[label == 0].unique().numel() * video[label == 1].unique().numel()
     if entries > min(MOST_ENTRIES, ENTRIES_PER_ITEM * len(score)):
         return None
-    wins = _wins((reals[0], reals[2]), (fakes[0], fakes[2]), len(score))
+    order = score.argsort()
+    score, label, video = score[order], label[order], video[order]
+    first = torch.cat([label.new_ones(1).bool(), score.diff() != 0])
+    rank = torch.where(first, torch.arange(len(score)), 0).cummax(0).values
+    real, fake = (_side(label == value, video, rank, counts.shape[1]) for value in (0, 1))
+    # no sum is larger than if every fake frame were above every real one
+    largest = int(counts.max()) * len(fake.rank) * 2 * int(real.sizes.max())
+    if largest >= 2**24:  # closer, and slower
+        drawn = counts[:, fake.videos].double() @ fake.sizes.double()
+        largest = int(drawn.max()) * 2 * int(real.sizes.max())
+    wins = _wins(real, fake, len(score), _exact_type(largest))
     if wins is None:
         return None
-    drawn = [counts[:, side[1]].double() for side in (reals, fakes)]
-    sizes = [
-        own @ torch.bincount(side[2]).double()
-        for own, side in zip(drawn, (reals, fakes), strict=True)
-    ]
-    # no sum is larger than if every fake frame won
-    kind = _exact_type(2 * int(sizes[1].max()) * int(torch.bincount(reals[2]).max()))
-    won = (drawn[1].to(kind) @ wins.to(kind)).double()
-    return (won * drawn[0]).sum(1) / 2 / (sizes[0] * sizes[1])
+    reals, fakes = (counts[:, side.videos].to(wins.dtype) for side in (real, fake))
+    pairs = (reals @ real.sizes.to(wins.dtype)).double() * (
+        fakes @ fake.sizes.to(wins.dtype)
+    ).double()
+    return (fakes @ wins).double().mul_(reals).sum(1) / 2 / pairs
 
 
-Side = tuple[Int[Tensor, " _"], Int[Tensor, " _"]]
-"""The ranks of the frames of one class, in rising order, and the number of each one's video."""
+def _side(
+    chosen: Tensor, video: Int[Tensor, " items"], rank: Int[Tensor, " items"], videos: int
+) -> Side:
+    """The chosen frames."""
+    own = video[chosen]
+    sizes = torch.bincount(own, minlength=videos)
+    present = sizes > 0
+    place = present.cumsum(0) - 1
+    return Side(present.nonzero().flatten(), place[own], rank[chosen], sizes[present])
 
 
-def _wins(reals: Side, fakes: Side, items: int) -> Float[Tensor, "fakes reals"] | None:
+def _wins(
+    real: Side, fake: Side, items: int, kind: torch.dtype
+) -> Float[Tensor, "fakes reals"] | None:
     """Twice the number of frames of each fake video above those of each real one; ties count once.
+
+    Args:
+        kind: a type that holds all of them exactly.
 
     Returns:
         None for too many pairs within ranges of scores, as where most scores are equal.
     """
-    (real_rank, real_video), (fake_rank, fake_video) = reals, fakes
-    real_bucket, fake_bucket = (rank * BUCKETS // items for rank in (real_rank, fake_rank))
+    real_bucket, fake_bucket = (side.rank * BUCKETS // items for side in (real, fake))
     first = torch.searchsorted(real_bucket, fake_bucket)
-    near = torch.searchsorted(real_rank, fake_rank, right=True) - first  # in its range, not above
+    near = torch.searchsorted(real.rank, fake.rank, right=True) - first  # in its range, not above
     pairs = int(near.sum())
     if pairs > MOST_PAIRS:
         return None
     real_counts, fake_counts = (
-        torch.bincount(video * BUCKETS + bucket, minlength=(int(video.max()) + 1) * BUCKETS)
-        for video, bucket in ((real_video, real_bucket), (fake_video, fake_bucket))
+        torch.bincount(side.place * BUCKETS + bucket, minlength=len(side.videos) * BUCKETS)
+        .view(-1, BUCKETS)
+        .to(kind)
+        for side, bucket in ((real, real_bucket), (fake, fake_bucket))
     )
-    real_counts, fake_counts = (counts.view(-1, BUCKETS) for counts in (real_counts, fake_counts))
-    below = real_counts.cumsum(1) - real_counts
-    kind = _exact_type(int(fake_counts.sum(1).max()) * int(real_counts.sum(1).max()))
-    above = fake_counts.to(kind) @ below.to(kind).T
-    fake = torch.repeat_interleave(near)
-    real = torch.arange(pairs) + torch.repeat_interleave(first - near.cumsum(0) + near, near)
-    weight = 1.0 + (real_rank[real] < fake_rank[fake]).double()
-    place = fake_video[fake] * len(real_counts) + real_video[real]
-    return 2 * above.double() + torch.bincount(place, weight, above.numel()).view(above.shape)
+    wins = fake_counts @ (real_counts.cumsum(1) - real_counts).T
+    one = torch.repeat_interleave(near)
+    other = torch.arange(pairs) + (first - near.cumsum(0) + near)[one]
+    weight = 1 + (real.rank[other] < fake.rank[one]).to(kind)
+    place = (fake.place * len(real.videos))[one] + real.place[other]
+    return wins.mul_(2).add_(torch.bincount(place, weight, wins.numel()).view(wins.shape))
 
 
 def _exact_type(largest: int) -> torch.dtype:
