@@ -9,7 +9,7 @@ python benchmarks/contamination.py [--images N] [--hashes N] [--faces FOLDER] [-
 - A million frames in an hour on two cores is the goal for both together: half of them training
   frames, half of them test frames.
 - `--faces` names a folder with a manifest.csv (docs/datasets/table.md): how many of its faces are
-  found again after each change, and how many pairs of faces of different videos are near.
+  found again after each change, and which videos of different identities are near.
 """
 
 import csv
@@ -20,18 +20,29 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import polars as pl
 from harness import Row, arguments, report, row
 from PIL import Image
 
-from fmsd.data.audit.contamination import TRIM_PAIRS
+from fmsd.data.audit.contamination import LEAST_CORRELATION, TRIM_PAIRS, find_contamination
+from fmsd.data.entries import from_entries
 from fmsd.data.hash_search import COARSE_RADIUS, RADIUS, near_pairs
+from fmsd.data.image_hashes import read_hashes
 from fmsd.data.loading.image import decode, read_image
-from fmsd.data.perceptual_hash import MIRROR, hash_distance, perceptual_hashes
+from fmsd.data.perceptual_hash import (
+    MIRROR,
+    TRIMS,
+    aligned_correlation,
+    hash_distance,
+    perceptual_hashes,
+)
+from fmsd.data.sources import table
 
 CORES, FRAMES, SECONDS = 2, 1_000_000, 3600
 
 
 def stored(image: np.ndarray, kind: str = "JPEG", quality: int = 90) -> bytes:
+    """The bytes of an image file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, kind, quality=quality)
     return file.getvalue()
@@ -107,13 +118,19 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def is_near(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two images, by their hashes, are near-duplicates."""
-    return any(
-        np.bitwise_count(one[left, 0] ^ changed[right, 0]) <= COARSE_RADIUS
-        and hash_distance(one[left], changed[right]) <= RADIUS
+def is_found(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two images are near-duplicates, by their hashes and by their pixels."""
+    hashes, changed = (perceptual_hashes(image)[1] for image in (one, other))
+    near = [
+        (int(hash_distance(hashes[left], turned[right])), left, right, mirrored)
         for left, right in TRIM_PAIRS
-        for changed in (other, other ^ MIRROR)
+        for mirrored, turned in ((False, changed), (True, changed ^ MIRROR))
+        if np.bitwise_count(hashes[left, 0] ^ turned[right, 0]) <= COARSE_RADIUS
+    ]
+    distance, left, right, mirrored = min(near, default=(RADIUS + 1, 0, 0, False))
+    trims = TRIMS[left], TRIMS[right]
+    return (
+        distance <= RADIUS and aligned_correlation(one, other, trims, mirrored) >= LEAST_CORRELATION
     )
 
 
@@ -122,32 +139,24 @@ def errors(folder: Path) -> list[Row]:
     with (folder / "manifest.csv").open(encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
     images = [read_image(folder / line["path"]) for line in listed[::4]]
-    hashes = [perceptual_hashes(image)[1] for image in images]
     rows = []
     for name, change in CHANGES.items():
-        changed = [perceptual_hashes(np.ascontiguousarray(change(image)))[1] for image in images]
-        found = sum(map(is_near, hashes, changed))
+        found = sum(is_found(image, np.ascontiguousarray(change(image))) for image in images)
         rows.append(row(f"found: {name}", 100 * found / len(images), "%"))
-    known = np.stack([perceptual_hashes(read_image(folder / line["path"]))[1] for line in listed])
-    person = np.unique([line["identity"] for line in listed], return_inverse=True)[1]
-    video = np.array([line["video"] for line in listed])
-    near: set[tuple[int, int]] = set()
-    for left, right in TRIM_PAIRS:
-        for other in (known[:, right], known[:, right] ^ MIRROR):
-            pairs = near_pairs(known[:, left], other)
-            near |= {
-                (min(pair), max(pair))
-                for pair in zip(pairs.one.tolist(), pairs.other.tolist(), strict=True)
-                if person[pair[0]] != person[pair[1]]
-            }
-    sizes = np.bincount(person)
-    every = (len(listed) ** 2 - int((sizes**2).sum())) // 2
-    videos = {tuple(sorted((video[one], video[other]))) for one, other in near}
-    for one, other in sorted(videos):
-        print(f"near: {one} and {other}")
-    rows.append(row("pairs of faces with different identities", every / 1e6, "million"))
+    person = {line["video"]: line["identity"] for line in listed}
+    manifest = from_entries(table.scan(folder, "manifest.csv"), folder)
+    frames = read_hashes(manifest, CORES).with_columns(path=pl.Series(manifest.files()))
+    near = [
+        (line["train"], line["test"], line["near"], line["distance"])
+        for line in find_contamination(frames, frames, CORES).videos.iter_rows(named=True)
+        if line["train"] < line["test"] and person[line["train"]] != person[line["test"]]
+    ]
+    for one, other, count, distance in near:
+        print(f"{one} and {other}: {count} frames, {distance} bits apart")
+    people = np.array(list(person.values()))
+    pairs = int((people[:, None] != people[None]).sum()) // 2
+    rows.append(row("pairs of videos with different identities", pairs / 1e6, "million"))
     rows.append(row("of these, near", len(near), "pairs"))
-    rows.append(row("pairs of videos of these", len(videos), "pairs"))
     return rows
 
 

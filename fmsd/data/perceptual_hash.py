@@ -20,6 +20,9 @@ TRIMS = (0.0, 0.03, 0.06)
 A copy that was cropped has one of these hashes in common with its original.
 """
 
+SHIFT = 6
+"""Most pixels of the reduced image by which one image is moved against another."""
+
 WORDS = FREQUENCIES**2 // 64
 """Words of 64 bits of one hash."""
 
@@ -56,16 +59,39 @@ def perceptual_hashes(
         The standard deviation of the grey levels; words of 64 bits, of which the first holds the
         63 coarse frequencies, in the bits 1 to 63. Bit 0, the brightness, is always 0.
     """
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    height, width = grey.shape
     bits = np.empty((len(TRIMS), FREQUENCIES**2), bool)
     for number, trim in enumerate(TRIMS):
-        top, left = int(height * trim), int(width * trim)
-        part = grey[top : height - top, left : width - left]
-        small = cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        bits[number] = cv2.dct(small.astype(np.float32))[ROWS, COLUMNS] > 0
+        small = _reduced(pixels, trim).astype(np.float32)
+        bits[number] = cv2.dct(small)[ROWS, COLUMNS] > 0
     bits[:, 0] = False
-    return float(grey.std()), _words(bits)
+    return float(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).std()), _words(bits)
+
+
+def aligned_correlation(
+    one: UInt8[ndarray, "height width 3"],
+    other: UInt8[ndarray, "rows columns 3"],
+    trims: tuple[float, float],
+    mirrored: bool,
+) -> float:
+    """The correlation of two grey images, reduced and shifted by up to a tenth of their side.
+
+    Args:
+        trims: the share that is cut off each side of one and of the other.
+        mirrored: mirror the other one.
+    """
+    first, second = (_reduced(*each) for each in zip((one, other), trims, strict=True))
+    if mirrored:
+        second = np.ascontiguousarray(second[:, ::-1])
+    inner = second[SHIFT:-SHIFT, SHIFT:-SHIFT]
+    return float(cv2.matchTemplate(first, inner, cv2.TM_CCOEFF_NORMED).max())
+
+
+def _reduced(pixels: UInt8[ndarray, "height width 3"], trim: float) -> UInt8[ndarray, "side side"]:
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    height, width = grey.shape
+    top, left = int(height * trim), int(width * trim)
+    part = grey[top : height - top, left : width - left]
+    return cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def hash_distance(

@@ -64,7 +64,7 @@ def check_contamination(
         side: pl.concat(_with_absolute_paths(each, processes) for each in manifests)
         for side, manifests in listed.items()
     }
-    found = find_contamination(*(frames[side] for side in SIDES))
+    found = find_contamination(frames["train"], frames["test"], processes)
     findings = contamination_findings(found)
     severities = count_by_severity(findings)
     report = {

@@ -2,27 +2,28 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from fmsd.console import track
 from fmsd.data.audit.findings import Finding, nonempty
 from fmsd.data.hash_search import near_pairs
-from fmsd.data.image_hashes import HASHES
-from fmsd.data.perceptual_hash import FLAT, MIRROR, TRIMS, WORDS
+from fmsd.data.image_hashes import FILES_PER_TASK, HASHES
+from fmsd.data.loading.image import read_image
+from fmsd.data.perceptual_hash import FLAT, MIRROR, TRIMS, WORDS, aligned_correlation
+from fmsd.data.processes import map_in_processes
+from fmsd.errors import InputError
 
 SIDES = ("train", "test")
 
-DUPLICATE_SCHEMA = pl.Schema(
-    {
-        "train_video": pl.Int32,
-        "test_row": pl.UInt32,
-        "train_row": pl.UInt32,
-        "distance": pl.UInt16,
-        "mirrored": pl.Boolean,
-    }
-)
-"""The best duplicate of a test frame in a training video; a distance of null is an equal file."""
+COMPARED, LEAST_CORRELATION = 4, 0.88
+"""The closest frames of two videos that are compared by their pixels; the videos count as
+near-duplicates if the correlation of one pair reaches this value.
+
+`benchmarks/contamination.py` measures both kinds of error.
+"""
 
 TRIM_PAIRS = (
     (0, 0),
@@ -53,11 +54,13 @@ class Contamination:
     unread: list[str]
 
 
-def find_contamination(train: pl.DataFrame, test: pl.DataFrame) -> Contamination:
+def find_contamination(train: pl.DataFrame, test: pl.DataFrame, workers: int) -> Contamination:
     """Compares every test frame with every training frame.
 
     Args:
-        train, test: the frames, with what `fmsd.data.image_hashes.read_hashes` adds.
+        train, test: the frames, with what `fmsd.data.image_hashes.read_hashes` adds; `path` is the
+            place of a file, or a member of a tar.
+        workers: processes that compare pixels; 0 for this one.
     """
     train, test = (
         frames.with_row_index("row").with_columns(
@@ -69,6 +72,7 @@ def find_contamination(train: pl.DataFrame, test: pl.DataFrame) -> Contamination
     best = found.sort(
         "distance", "mirrored", "train_row", nulls_last=False, maintain_order=True
     ).unique(["train_video", "test_row"], keep="first", maintain_order=True)
+    best = _confirmed(best, train, test, workers)
     videos = _video_pairs(best, train, test)
     sides = dict(zip(SIDES, (train, test), strict=True))
     return Contamination(
@@ -94,6 +98,8 @@ def _equal_files(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
         train_row=pl.col("row_train"),
         distance=pl.lit(None, pl.UInt16),
         mirrored=pl.lit(False),
+        train_trim=pl.lit(0),
+        test_trim=pl.lit(0),
     )
 
 
@@ -118,10 +124,64 @@ def _near_duplicates(train: pl.DataFrame, test: pl.DataFrame) -> Iterator[pl.Dat
                     train_row=pl.col("row"),
                     distance=pl.col("distance"),
                     mirrored=pl.lit(mirrored),
+                    train_trim=pl.lit(train_trim),
+                    test_trim=pl.lit(test_trim),
                 )
                 .sort("distance", "train_row")
                 .unique(["train_video", "test_row"], keep="first", maintain_order=True)
             )
+
+
+class Comparison(NamedTuple):
+    """Two images whose hashes are near, and how they were hashed."""
+
+    train: str
+    test: str
+    train_trim: int
+    test_trim: int
+    mirrored: bool
+
+
+def correlation(pair: Comparison) -> float:
+    """The correlation of two images; 0 where one can no longer be read."""
+    try:
+        train, test = read_image(pair.train), read_image(pair.test)
+    except InputError:
+        return 0.0
+    trims = TRIMS[pair.train_trim], TRIMS[pair.test_trim]
+    return aligned_correlation(train, test, trims, pair.mirrored)
+
+
+def _confirmed(
+    found: pl.DataFrame, train: pl.DataFrame, test: pl.DataFrame, workers: int
+) -> pl.DataFrame:
+    """The equal files, and the near frames of videos whose closest frames correlate."""
+    near = found.drop_nulls("distance").join(
+        test.select("number", test_row="row", test_path="path"),
+        on="test_row",
+        maintain_order="left",
+    )
+    videos = ["train_video", "number"]
+    closest = (
+        near.sort("distance", maintain_order=True)
+        .group_by(videos, maintain_order=True)
+        .head(COMPARED)
+        .join(
+            train.select(train_row="row", train_path="path"), on="train_row", maintain_order="left"
+        )
+    )
+    columns = ("train_path", "test_path", "train_trim", "test_trim", "mirrored")
+    pairs = [Comparison(*row) for row in closest.select(columns).iter_rows()]
+    processes = min(workers, len(pairs) // FILES_PER_TASK + 1)
+    values = map_in_processes(correlation, pairs, processes, 0.0, FILES_PER_TASK)
+    measured = closest.with_columns(
+        correlation=pl.Series(
+            list(track(values, "Comparing images", len(pairs), "pairs")), dtype=pl.Float64
+        )
+    )
+    alike = measured.filter(pl.col("correlation") >= LEAST_CORRELATION).select(videos).unique()
+    kept = near.join(alike, on=videos, how="semi", maintain_order="left")
+    return pl.concat([found.filter(pl.col("distance").is_null()), kept.select(found.columns)])
 
 
 def _distinct_hashes(frames: pl.DataFrame, trim: int) -> tuple[np.ndarray, pl.DataFrame]:
