@@ -11,6 +11,7 @@ import polars as pl
 import torch
 
 from fmsd.errors import InputError
+from fmsd.metrics.coverage import COUNTS, EXCLUDE, complete_counts, counts_by_level, cover
 from fmsd.metrics.ranking import (
     CURVE_METRICS,
     METRICS,
@@ -30,6 +31,7 @@ COLUMNS = (
     "n_frames",
     "n_videos",
     "n_real_videos",
+    *COUNTS,
     "selection",
     "protocol",
 )
@@ -88,28 +90,36 @@ def compute_results(
     video_score: str = "mean",
     thresholds: Mapping[str, float] | None = None,
     metrics: Sequence[str] | None = None,
+    coverage: str | None = EXCLUDE,
+    levels: Sequence[str] = LEVELS,
 ) -> pl.DataFrame:
     """The metrics of every dataset at frame and video level.
 
     Args:
+        predictions: a row per expected frame, see `fmsd.metrics.coverage`.
         selection: the rule by which weights were selected, written into every row.
         protocol: the rules by which frames were chosen and grouped, written into every row.
         naming: how frames are grouped into videos: by `id`, or by its last part (`folder`).
         video_score: see `fmsd.metrics.video.aggregate_videos`.
         thresholds: by level, those chosen on validation data; None leaves out their metrics.
         metrics: names in `fmsd.metrics.ranking.METRICS` and `THRESHOLD_METRICS`; None for all.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
+        levels: the levels of the results; `video` alone where scores are of whole videos.
 
     Raises:
-        InputError: a dataset with one class only, logits that are not finite, an unknown video
-            score or metric.
+        InputError: a dataset with one class only, logits that are not finite, frames without a
+            score that the policy refuses, an unknown video score or metric.
     """
     rows = []
-    for dataset, frames in scores_by_dataset(predictions, naming):
+    outcomes = _counted_outcomes(predictions, naming)
+    for dataset, frames in scores_by_dataset(cover(predictions, coverage), naming):
         ranked = scores_by_level(frames, video_score)
         sizes = _sizes(ranked)
+        complete = {level: complete_counts(len(items[0])) for level, items in ranked.items()}
+        counts = outcomes.get(dataset, complete)
         rows += [
-            (dataset, *line, *sizes, selection, protocol)
-            for line in _measured(ranked, thresholds, metrics)
+            (dataset, *line, *sizes, *counts[line[0]].values(), selection, protocol)
+            for line in _measured({level: ranked[level] for level in levels}, thresholds, metrics)
         ]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
@@ -187,6 +197,21 @@ def scores_by_level(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[S
             torch.from_numpy(table["label"].cast(pl.Int64).to_numpy(writable=True)),
         )
         for level, table in zip(LEVELS, (frames, videos), strict=True)
+    }
+
+
+def _counted_outcomes(
+    predictions: pl.DataFrame, naming: str
+) -> dict[str, dict[str, dict[str, int]]]:
+    """The counts of outcomes by dataset and level; empty where every frame has a score."""
+    if "outcome" not in predictions.columns:
+        return {}
+    grouped = predictions.select("dataset", "video", "outcome")
+    if naming == "folder":
+        grouped = group_by_folder(grouped)
+    return {
+        str(dataset): counts_by_level(frames)
+        for (dataset,), frames in grouped.group_by("dataset", maintain_order=True)
     }
 
 

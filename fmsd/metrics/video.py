@@ -32,13 +32,17 @@ def aggregate_videos(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
     An id with frames of both labels, as `group_by_folder` may make them, counts as real.
 
     Args:
-        frames: columns video, label and score.
+        frames: columns video, label and score; where `filled` (see `fmsd.metrics.coverage.cover`)
+            is true, a frame counts only if its video has no others.
         score: `mean`, `median`, `max`, or `topK` such as `top5`, the mean of the K highest (of all
             frames where there are fewer).
 
     Raises:
         InputError: an unknown aggregation.
     """
+    if "filled" in frames.columns:
+        only = pl.col("filled").all().over("video")
+        frames = frames.filter(~pl.col("filled") | only)
     return frames.group_by("video", maintain_order=True).agg(
         pl.col("label").min(), aggregation(score)(pl.col("score")).alias("score")
     )
