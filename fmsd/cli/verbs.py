@@ -19,7 +19,7 @@ from fmsd.cli.build import (
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
 from fmsd.cli.hydra_compat import task_overrides
-from fmsd.cli.importing import import_detector
+from fmsd.cli.importing import import_run
 from fmsd.cli.loaded_runs import (
     base_override,
     check_run_record,
@@ -334,7 +334,7 @@ VERBS = {
     "demo": Verb(demo),
     "export": Verb(export, lightning=True),
     "fold": Verb(fold),
-    "import": Verb(import_detector),
+    "import": Verb(import_run, lightning=True),
     "merge": Verb(merge, lightning=True),
     "extract": Verb(extract),
     "index": Verb(index),

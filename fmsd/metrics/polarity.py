@@ -48,7 +48,5 @@ def rank_videos(frames: pl.DataFrame, naming: str, video_score: str) -> Ranking:
     reals = row["n_real_videos"]
     if not enough_videos(reals, row["n_videos"] - reals):
         return Ranking(row["value"], None)
-    samples = resample_metrics(
-        frames, ["auc"], "video", naming=naming, video_score=video_score
-    )
+    samples = resample_metrics(frames, ["auc"], "video", naming=naming, video_score=video_score)
     return Ranking(row["value"], percentile_interval(samples["auc"]))

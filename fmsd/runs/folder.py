@@ -23,6 +23,9 @@
 | `evaluations/` | folders of `fmsd evaluate`, each laid out as a run |
 | `checkpoints/` | `best.ckpt`, and `last.ckpt` and `previous.ckpt` to resume from |
 | `logs/metrics.csv` | training curves |
+| `unmatched.csv` | of imported scores: rows of the file without a test frame |
+| `missing.csv` | of imported scores: test frames, or videos, without a row |
+| `label_disagreements.csv` | of imported scores: rows with another label than ours |
 | `error.txt` | of a failed job of a sweep: its error |
 | `wandb/`, `tensorboard/`, `mlflow/` | files of these loggers; a sweep shares one `mlflow/` |
 | `mlflow.txt` | id of the run in the MLflow store |
@@ -60,6 +63,9 @@ TRAINING = "training.parquet"
 PUBLISHED = "published.json"
 MLFLOW = "mlflow.txt"
 ERROR = "error.txt"
+UNMATCHED = "unmatched.csv"
+MISSING = "missing.csv"
+DISAGREEMENTS = "label_disagreements.csv"
 
 BUSY = 75
 """Exit code if another process is at work on the run: EX_TEMPFAIL, try again later."""
@@ -95,6 +101,9 @@ PARTS = (
     "mlflow",
     MLFLOW,
     PUBLISHED,
+    UNMATCHED,
+    MISSING,
+    DISAGREEMENTS,
 )
 """Names of the files and folders that a run owns, which a failure at its beginning removes.
 
