@@ -20,7 +20,7 @@ from fmsd.hub_addresses import is_address
 from fmsd.quoting import shell_override
 from fmsd.redaction import COMPUTED
 from fmsd.runs.configuration import first_difference
-from fmsd.runs.folder import MASK, Run
+from fmsd.runs.folder import MASK, Run, check_weights
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +184,7 @@ def load_interrupted_run(
             "merge anew into another folder",
         )
     if run.finished:
+        check_weights(folder, run.record())
         raise InputError(
             f"The run in {folder} is finished",
             f"test it again with fmsd evaluate {shell_override('run', folder)}",

@@ -31,6 +31,7 @@ from fmsd.cli.predicting import demo, predict
 from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.run_places import record_folder, run_folder, whole_folder
+from fmsd.cli.scoring import score
 from fmsd.cli.training import train
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
@@ -335,6 +336,7 @@ VERBS = {
     "export": Verb(export, lightning=True),
     "fold": Verb(fold),
     "import": Verb(import_run, lightning=True),
+    "score": Verb(score, lightning=True),
     "merge": Verb(merge, lightning=True),
     "extract": Verb(extract),
     "index": Verb(index),

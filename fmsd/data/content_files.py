@@ -83,6 +83,16 @@ def read_digests(states: pl.DataFrame, root: Path) -> pl.DataFrame:
     )
 
 
+def file_contents(manifest: Manifest) -> pl.Series:
+    """The digest of the bytes of each frame's file; null where there is no such file."""
+    states = file_states(manifest.files())
+    there = states["bytes"].is_not_null()
+    digests = read_digests(states.filter(there), manifest.root)["content"]
+    rows = pl.DataFrame({"row": there.arg_true(), "content": digests})
+    every = pl.DataFrame({"row": pl.arange(len(there), eager=True, dtype=pl.UInt32)})
+    return every.join(rows, on="row", how="left", maintain_order="left")["content"]
+
+
 def _read_block(places: Sequence[str]) -> list[tuple[int, int]]:
     """The size and the digest of each file."""
     contents = (read_bytes(place) for place in places)

@@ -3,34 +3,34 @@
 `fmsd report`, `verify` and `cite` take it as any other run; verbs that need weights refuse it.
 """
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from fmsd.data.content_files import file_states, read_digests
+from fmsd.data.content_files import file_contents
 from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.scoring import manifest_records
 from fmsd.engine.stamp import protocol_stamps, with_frames, with_stamps
+from fmsd.errors import InputError
+from fmsd.metrics.coverage import is_complete
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.score_scale import scale_metrics
 from fmsd.metrics.table import LEVELS, compute_results
 from fmsd.redaction import redact_words
 from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import Run
+from fmsd.runs.folder import Run, owning_run, remove_empty_folders
 from fmsd.runs.provenance import provenance
 
 log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 """What a record says of the training of an external detector."""
-
-SCORED = "scored"
-OUTCOMES = (SCORED, "no_face", "unreadable", "missing", "failed")
 
 
 def write_external_run(
@@ -43,6 +43,8 @@ def write_external_run(
     label: str | None,
     levels: Sequence[str] = LEVELS,
     overrides: Sequence[str] = (),
+    coverage: str | None = None,
+    cost: Mapping[str, Any] | None = None,
 ) -> Run:
     """Writes the folder of a run of an external detector: all at once, or nothing.
 
@@ -58,14 +60,37 @@ def write_external_run(
         label: the name of the row in reports; None for that of the detector.
         levels: the levels of the results: scores of whole videos have no frame level.
         overrides: of the command line.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
+        cost: further keys of the record: `seconds`, `parameters`, `device`.
 
     Raises:
         InputError: the folder holds a run, or the scores give no metric.
     """
-    run = Run(folder)
-    with claim_run(run, config, option="out"):
-        fill_external_run(run, data, scores, external, command, label, levels, overrides)
+    with claimed_run(folder, config) as run:
+        fill_external_run(
+            run, data, scores, external, command, label, levels, overrides, coverage, cost
+        )
     return run
+
+
+@contextlib.contextmanager
+def claimed_run(folder: Path, config: str) -> Iterator[Run]:
+    """Claims the folder of a new run; if the block fails, nothing of it stays.
+
+    Raises:
+        InputError: the folder holds a run, or lies among the files of one.
+    """
+    if place := owning_run(folder):
+        raise InputError(
+            f"out={folder} lies among the files of the run in {place}", "give another folder"
+        )
+    run = Run(folder)
+    try:
+        with claim_run(run, config, option="out"):
+            yield run
+    except BaseException:
+        remove_empty_folders(folder)
+        raise
 
 
 def fill_external_run(
@@ -77,24 +102,32 @@ def fill_external_run(
     label: str | None,
     levels: Sequence[str] = LEVELS,
     overrides: Sequence[str] = (),
-) -> None:
-    """Writes the files of a run whose folder was claimed; see `write_external_run`."""
+    coverage: str | None = None,
+    cost: Mapping[str, Any] | None = None,
+) -> pl.DataFrame:
+    """Writes the files of a run whose folder was claimed, and returns its results.
+
+    Arguments and errors are those of `write_external_run`.
+    """
     record = external_record(external, data, levels, label)
     parts = {
         name: external_predictions(manifest, scores[name]) for name, manifest in data.tests.items()
     }
     selection = data.selection
-    table = compute_results(
-        pl.concat(
-            [scored_frames(part) for part in parts.values()], how="diagonal"
-        ),  # files of one dataset may be unknown
-        UNKNOWN,
-        selection.protocol,
-        selection.naming,
-        selection.video_score,
-        None,
-        scale_metrics(external["scale"]),
-    ).filter(pl.col("level").is_in(list(levels)))
+    table = pl.concat(
+        compute_results(
+            part,
+            UNKNOWN,
+            selection.protocol,
+            selection.naming,
+            selection.video_score,
+            None,
+            scale_metrics(external["scale"]),
+            coverage,
+            levels,
+        )
+        for part in parts.values()
+    )
     table = with_frames(with_stamps(table, record["stamps"]), parts, record["overlap"])
     for name, predictions in parts.items():
         run.write_predictions(name, predictions)
@@ -102,7 +135,9 @@ def fill_external_run(
         [name for name, part in parts.items() if has_equal_scores(part["logit"].drop_nulls())]
     )
     run.write_results(table)
-    run.finish(provenance(command) | record | {"overrides": redact_words(overrides)})
+    record |= {"overrides": redact_words(overrides), **(cost or {})}
+    run.finish(provenance(command) | record)
+    return table
 
 
 def external_predictions(manifest: Manifest, scores: pl.DataFrame) -> pl.DataFrame:
@@ -126,24 +161,9 @@ def external_predictions(manifest: Manifest, scores: pl.DataFrame) -> pl.DataFra
         )
     else:
         table = table.with_columns(content.alias("content"))
-    if (scores["outcome"] != SCORED).any():
+    if not is_complete(scores):
         table = table.with_columns(scores["outcome"])
     return table
-
-
-def file_contents(manifest: Manifest) -> pl.Series:
-    """The digest of the bytes of each frame's file; null where there is no such file."""
-    states = file_states(manifest.files())
-    there = states["bytes"].is_not_null()
-    digests = read_digests(states.filter(there), manifest.root)["content"]
-    rows = pl.DataFrame({"row": there.arg_true(), "content": digests})
-    every = pl.DataFrame({"row": pl.arange(len(there), eager=True, dtype=pl.UInt32)})
-    return every.join(rows, on="row", how="left", maintain_order="left")["content"]
-
-
-def scored_frames(predictions: pl.DataFrame) -> pl.DataFrame:
-    """The frames that have a score."""
-    return predictions.filter(pl.col("logit").is_not_null())
 
 
 def external_record(
@@ -165,14 +185,10 @@ def external_record(
         "monitored": None,
         "thresholds": None,
         "origin": trained,
-        "stamps": protocol_stamps(data, trained, overlap),
+        "stamps": protocol_stamps(data, trained | {"size": external.get("size")}, overlap),
         "overlap": overlap,
         "choices": {},
         "seed": 0,
-        "epoch": None,
-        "trainable": 0,
-        "parameters": external.get("parameters") or 0,
-        "seconds": external.get("seconds") or 0.0,
         "manifests": {"test": manifest_records(data.tests)},
         "skipped": data.skipped,
     }

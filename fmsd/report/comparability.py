@@ -24,7 +24,7 @@ Its training frames are those of all experts, so more test frames can be among t
 """
 
 IMPORT_FACTS = (*MERGE_FACTS, "augment", "left_out", "train_frames", "size")
-"""Facts that may always differ beside an imported detector: its training is not known.
+"""Facts that may always differ beside an imported or external detector: its training is unknown.
 
 Its input has the size that it was published with.
 """
@@ -122,8 +122,8 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
 
 
 def own_facts(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The facts in which a merge or an imported detector among the rows may differ."""
-    if any("imported" in row.record for row in rows):
+    """The facts in which a merge, or a detector of unknown training among the rows, may differ."""
+    if any({"imported", "external"} & row.record.keys() for row in rows):
         return IMPORT_FACTS
     return MERGE_FACTS if any("merged" in row.record for row in rows) else ()
 

@@ -19,6 +19,7 @@ from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
+from fmsd.metrics.score_scale import scale_metrics
 from fmsd.metrics.table import COLUMNS, LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.report.rows import Row
@@ -112,6 +113,8 @@ class Evidence:
         predictions, table = (run.folder / name for name in files)
         run.check(files[0])
         frames = self.read(predictions, facts["manifest"])
+        if metrics is None and "external" in record:
+            metrics = scale_metrics(record["external"]["scale"])
         computed = compute_results(
             frames,
             str(record.get("selection")),

@@ -153,6 +153,12 @@ def cost_line(record: Mapping[str, Any]) -> str:
             f"{about['detector']}, imported from {about['file']} (SHA-256 "
             f"{about['sha256'][:12]}); its training data are unknown"
         )
+    if "external" in record:
+        about = record["external"]
+        return (
+            f"{about.get('detector') or about.get('file')}, no detector of fmsd (SHA-256 "
+            f"{(about['sha256'] or 'unknown')[:12]}); its training data are unknown"
+        )
     return (
         f"{record['trainable']:,} of {record['parameters']:,} parameters trained "
         f"({record['trainable'] / record['parameters']:.2%}), "

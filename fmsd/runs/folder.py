@@ -150,7 +150,7 @@ class Run:
 
         Raises:
             InputError: the folder does not exist, is that of an unfinished training or not that
-                of a run, or the file is damaged.
+                of a run, or the file is damaged; or, of a complete record, the run has no weights.
         """
         path = self.folder / "run.json"
         if not path.is_file():
@@ -168,6 +168,7 @@ class Run:
         remedy = "put it back, or make the run anew"
         record = read_record(path, RunRecord, remedy)
         if complete:
+            check_weights(self.folder, record)
             check_record(record, CompleteRecord, path, remedy)
         return record
 
@@ -228,6 +229,29 @@ class Run:
         """Writes `run.json` with the digests of all files, which marks the run as finished."""
         whole = {**record, "files": digest_files(self.folder)}
         self.write("run.json", json.dumps(whole, indent=2) + "\n")
+
+
+def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuses a run without weights: that of `fmsd score`, or of imported scores.
+
+    Args:
+        record: content of its `run.json`.
+
+    Raises:
+        InputError: it is one.
+    """
+    if "external" not in record:
+        return
+    again = (
+        "scores other data with the same detector"
+        if record["external"].get("kind") == "detector"
+        else "is for its detector's code, fmsd import weights= for its weights"
+    )
+    raise InputError(
+        f"{folder} holds the scores of an external detector and no weights, so it can only be "
+        "reported, verified and cited",
+        f"give a run with weights; fmsd score {again}",
+    )
 
 
 def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:

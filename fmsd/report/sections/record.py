@@ -49,8 +49,8 @@ def cost_section(overview: Overview) -> Section:
 
 
 def _cost_line(label: str, records: Sequence[Mapping[str, Any]]) -> tuple[str | int | None, ...]:
-    """The cells below `COST_HEADER` for the seeds of a row; what an import cost is not known."""
-    if "imported" in records[0]:
+    """The cells below `COST_HEADER` for the seeds of a row; others' cost is unknown."""
+    if {"imported", "external"} & records[0].keys():
         return (label, len(records), None, "-", None, None, None, None)
     seconds = [record["seconds"] for record in records if record.get("seconds") is not None]
     devices = dict.fromkeys(
