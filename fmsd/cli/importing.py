@@ -78,9 +78,9 @@ def import_scores(config: DictConfig, command: list[str]) -> None:
     add_test_sources(config.data)
     check_source(config.data, task_overrides())
     check_outside(str(out), config.data)
-    run_config: Any = OmegaConf.masked_copy(config, ["scores", "label", *OF_SCORES])
+    kept = [key for key in OF_SCORES if key != "protocol"]
+    run_config: Any = OmegaConf.masked_copy(config, ["scores", "label", *kept])
     with open_dict(run_config):
-        del run_config.protocol
         run_config.backbone = run_config.trainer = None
     task.import_scores(
         path=path,

@@ -53,7 +53,8 @@ def write_external_run(
         data: its test datasets are loaded.
         scores: of each test dataset: one row per row of its manifest, in its order, with `logit`
             (Float64, null where there is none) and `outcome`; and with `content`, the digests of
-            the files, if they were read already.
+            the files, if they were read already, or nulls of the type Null if it is not known which
+            files were scored.
         external: the declared facts, see `fmsd.runs.record.External`.
         config: text of the run's configuration.
         command: the command line.
@@ -152,14 +153,14 @@ def external_predictions(manifest: Manifest, scores: pl.DataFrame) -> pl.DataFra
     """
     table = manifest.table.select(DIGEST_COLUMNS).with_columns(scores["logit"].cast(pl.Float64))
     content = scores["content"] if "content" in scores.columns else file_contents(manifest)
-    if content.null_count():
+    if content.dtype != pl.Null and content.null_count():
         log.warning(
             "%d of the %d files of %s cannot be read, so its predictions have no digests of files.",
             content.null_count(),
             len(content),
             table["dataset"][0],
         )
-    else:
+    elif content.dtype != pl.Null:
         table = table.with_columns(content.alias("content"))
     if not is_complete(scores):
         table = table.with_columns(scores["outcome"])

@@ -21,7 +21,7 @@ def as_test_scores(
 ) -> dict[str, pl.DataFrame]:
     """The scores of all test datasets as logits of fake, for `fill_external_run`.
 
-    The digests of files are left null: which files were scored is not known.
+    There are no digests of files: which files were scored is not known.
 
     Args:
         found: by dataset, the `score` (null without one) and `outcome` of each test frame.
@@ -37,7 +37,7 @@ def as_test_scores(
         name: table.select(
             pl.Series("logit", logits[name], nan_to_null=True),
             "outcome",
-            pl.lit(None, pl.UInt64).alias("content"),
+            pl.lit(None).alias("content"),
         )
         for name, table in found.items()
     }
