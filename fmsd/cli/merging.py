@@ -73,6 +73,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
         if merged_config.get("ceiling")
         else None,
         overlap=config.overlap,
+        coverage=config.coverage,
     )
 
 

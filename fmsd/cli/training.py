@@ -95,8 +95,12 @@ def train_here(config: DictConfig, folder: Path, command: list[str]) -> None:
             loss=build(config.loss) if "loss" in config else DetectionLoss(),
             loggers=logger_factories(config.logger),
         ),
-        session.Plan(
-            **{field.name: config[field.name] for field in dataclasses.fields(session.Plan)}
+        session.Plan(  # an earlier run, which may be resumed, has fewer keys
+            **{
+                field.name: config[field.name]
+                for field in dataclasses.fields(session.Plan)
+                if field.name in config
+            }
         ),
         LearnerSettings(**config.learner),
     )

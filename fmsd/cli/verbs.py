@@ -59,7 +59,7 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
         given=override_keys(task_overrides(), "logger."),
     )
     check_complete(run_config, [f"logger.{name}." for name in loggers], run.config)
-    run_config.overlap = config.overlap
+    run_config.overlap, run_config.coverage = config.overlap, config.coverage
     task.evaluate(
         run=run,
         detector=build(run_config.backbone),
@@ -70,7 +70,7 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
         command=command,
         corruptions=corruptions,
         logger=logger_factories(loggers),
-        overlap=config.overlap,
+        **OmegaConf.masked_copy(config, ["overlap", "coverage"]),
     )
 
 

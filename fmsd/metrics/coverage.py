@@ -9,6 +9,7 @@ video has the first outcome, in the order of `OUTCOMES`, that one of its frames 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
@@ -49,6 +50,18 @@ def check_coverage(coverage: str | None) -> None:
     """Checks the value of `coverage=`; None excludes, and refuses below `LEAST_SHARE`."""
     if coverage is not None:
         check_choice("coverage", coverage, POLICIES)
+
+
+def policy(facts: Mapping[str, Any]) -> str:
+    """The policy of a test by the facts of its stamp; without one every frame has a score."""
+    return facts.get("coverage", EXCLUDE)
+
+
+def framed(predictions: pl.DataFrame) -> pl.DataFrame:
+    """The rows of frames, without those of videos of which there is no frame."""
+    if "outcome" not in predictions.columns:
+        return predictions
+    return predictions.filter(pl.col("index") != NO_FRAME)
 
 
 def is_complete(predictions: pl.DataFrame) -> bool:
@@ -116,13 +129,18 @@ def check_share(predictions: pl.DataFrame, coverage: str | None) -> None:
             )
 
 
-def outcomes_text(counts: Mapping[str, int]) -> str:
+def outcomes_text(counts: Mapping[str, Any]) -> str:
     """The outcomes other than scored with their counts: `3 no face, 1 failed`."""
     return ", ".join(
         f"{counts[f'n_{outcome}']:,} {outcome.replace('_', ' ')}"
         for outcome in OUTCOMES[1:]
         if counts[f"n_{outcome}"]
     )
+
+
+def coverage_text(counts: Mapping[str, Any]) -> str:
+    """How many of the expected frames or videos have a score: `98 of 100 scored, 2 no face`."""
+    return f"{counts['n_scored']:,} of {counts['n_expected']:,} scored, {outcomes_text(counts)}"
 
 
 def video_outcomes(predictions: pl.DataFrame) -> pl.DataFrame:

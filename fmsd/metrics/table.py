@@ -131,6 +131,7 @@ def results_by_domain(
     video_score: str = "mean",
     thresholds: Mapping[str, float] | None = None,
     metrics: Sequence[str] | None = None,
+    levels: Sequence[str] = LEVELS,
 ) -> pl.DataFrame:
     """The metrics of each forgery domain against all real frames of its dataset, at both levels.
 
@@ -143,8 +144,9 @@ def results_by_domain(
         for (domain,), forged in fakes.group_by("domain", maintain_order=True):
             ranked = scores_by_level(pl.concat([reals, forged]), video_score)
             sizes = _sizes(ranked)
+            chosen = {level: ranked[level] for level in levels}
             rows += [
-                (dataset, domain, *line, *sizes) for line in _measured(ranked, thresholds, metrics)
+                (dataset, domain, *line, *sizes) for line in _measured(chosen, thresholds, metrics)
             ]
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
 

@@ -35,6 +35,9 @@ TRAINING_FACTS = ("selection", "augment", "train", "left_out", "train_frames")
 DIGEST = re.compile(r"[0-9a-f]{40,}")
 """A digest within a fact."""
 
+COVERAGE = "coverage"
+"""The fact of results in which not every frame has a score; complete ones agree with any policy."""
+
 StampFacts = Mapping[str, Any]
 
 StampGroups = Mapping[str, tuple[StampFacts, list[Row]]]
@@ -96,6 +99,8 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
         names = differing_facts([facts for facts, _ in groups.values()])
         if any(PIXELS not in facts for facts, _ in groups.values()):
             names = [name for name in names if name != PIXELS]
+        if len({facts[COVERAGE] for facts, _ in groups.values() if COVERAGE in facts}) < 2:
+            names = [name for name in names if name != COVERAGE]
         allowed = {*differ, *own_facts([row for _, group in groups.values() for row in group])}
         forbidden = [] if ALL in differ else [name for name in names if name not in allowed]
         if forbidden:

@@ -18,6 +18,7 @@ from fmsd.data.content import pixels_digest
 from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
+from fmsd.metrics.coverage import framed, policy
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.score_scale import scale_metrics
 from fmsd.metrics.table import COLUMNS, LEVELS, compute_results
@@ -52,6 +53,8 @@ class Evidence:
     def read(self, path: Path, manifest: str) -> pl.DataFrame:
         """Reads predictions, and checks that their frames are those of a manifest.
 
+        Videos without a frame are no part of the manifest.
+
         Args:
             manifest: its digest.
 
@@ -59,7 +62,7 @@ class Evidence:
             InputError: the predictions cannot be used, or are of other frames.
         """
         predictions = read_predictions(path)
-        frames = predictions.select(DIGEST_COLUMNS)
+        frames = framed(predictions).select(DIGEST_COLUMNS)
         known = self.manifests.get(manifest)
         if known is None or not frames.equals(known):
             digest = Manifest(frames, path.parent).digest()
@@ -104,12 +107,14 @@ class Evidence:
             for stamp, facts in record["stamps"].items()
             if facts["dataset"] == dataset
         }
-        if missing := [level for level in LEVELS if level not in stamps]:
+        levels = [level for level in LEVELS if level in stamps]
+        tested = recorded["level"].unique(maintain_order=True)
+        if missing := [level for level in tested if level not in stamps]:
             raise InputError(
                 f"{run.folder / 'run.json'} has no stamp of {dataset} at {missing[0]} level",
                 "test the run again",
             )
-        _, facts = stamps[LEVELS[0]]
+        _, facts = stamps[levels[0]]
         predictions, table = (run.folder / name for name in files)
         run.check(files[0])
         frames = self.read(predictions, facts["manifest"])
@@ -123,8 +128,10 @@ class Evidence:
             facts["video_score"],
             thresholds,
             metrics,
+            policy(facts),
+            levels,
         ).with_columns(
-            stamp=pl.col("level").replace_strict({level: stamps[level][0] for level in LEVELS}),
+            stamp=pl.col("level").replace_strict({level: stamps[level][0] for level in levels}),
             pixels=pl.lit(pixels_digest(frames), pl.String),
             overlap=pl.lit(record.get("overlap", {}).get(dataset), pl.Int64),
         )

@@ -13,7 +13,6 @@ from fmsd.figures.curves import Scored
 from fmsd.metrics.calibration import reliability
 from fmsd.metrics.interval import enough_videos, percentile_interval, resample_metrics
 from fmsd.metrics.table import (
-    LEVELS,
     results_by_domain,
     scores_by_dataset,
     scores_by_level,
@@ -107,7 +106,8 @@ def resample_rows(
             counted.append(part.with_columns(**seed))
         forgeries = pl.DataFrame()
         if forgery_metrics:
-            forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics)
+            levels = row.levels_of(dataset)
+            forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics, levels=levels)
             domains.append(forgeries.with_columns(**seed))
         if resamples:
             parts = (
@@ -118,7 +118,8 @@ def resample_rows(
                 )
             )
             for column, part in parts:
-                for level, values in _resample(column, part, metric, resamples, **rules):
+                levels = row.levels_of(dataset)
+                for level, values in _resample(column, part, metric, resamples, levels, **rules):
                     samples.setdefault((row.label, column, level), []).append(values)
                     ends = percentile_interval(values)
                     intervals.append((row.label, row.seed, column, level, metric, *ends))
@@ -138,6 +139,7 @@ def _resample(
     frames: pl.DataFrame,
     metric: str,
     resamples: int,
+    levels: Sequence[str],
     *,
     naming: str,
     video_score: str,
@@ -146,13 +148,14 @@ def _resample(
     """The metric on resamples of the videos, by level.
 
     Args:
+        levels: of the results.
         thresholds: from validation data, by level; a metric that needs one is skipped at a level
             without.
     """
     # Differences are paired as all rows of a column share a seed; other columns have other seeds.
     seed = zlib.crc32(column.encode())
     thresholds = thresholds or {}
-    for level in LEVELS:
+    for level in levels:
         if metric.endswith("_val") and level not in thresholds:
             continue
         values = resample_metrics(

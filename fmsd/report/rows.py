@@ -10,8 +10,9 @@ from typing import Any
 import polars as pl
 
 from fmsd.errors import InputError
+from fmsd.metrics.coverage import cover, policy
 from fmsd.report.labels import row_labels
-from fmsd.report.stamped import remarks, stamped_facts, warn_of_other_protocol
+from fmsd.report.stamped import coverage_remarks, remarks, stamped_facts, warn_of_other_protocol
 from fmsd.report.trainings import (
     has_results,
     training_of,
@@ -77,8 +78,20 @@ class Row:
         return facts | {stamp: own for _, _, stamp, own in stamped_facts(self.results, facts)}
 
     def remarks(self, dataset: str) -> list[str]:
-        """Phrases on the files of a dataset, see `fmsd.report.stamped.remarks`."""
-        return remarks(self.record_of(dataset), dataset)
+        """Phrases on the files of a dataset and on frames without a score.
+
+        See `fmsd.report.stamped`.
+        """
+        results = self.results.filter(dataset=dataset)
+        facts = self.facts()[self.stamps_of(dataset)[0]]
+        return [
+            *remarks(self.record_of(dataset), dataset),
+            *coverage_remarks(results, policy(facts)),
+        ]
+
+    def levels_of(self, dataset: str) -> list[str]:
+        """The levels of the results on a dataset; scores of whole videos have no frame level."""
+        return self.results.filter(dataset=dataset)["level"].unique(maintain_order=True).to_list()
 
     def record_of(self, dataset: str) -> Mapping[str, Any]:
         """Content of the `run.json` of the run or evaluation that tested a dataset."""
@@ -116,7 +129,7 @@ class Row:
         }
 
     def read_predictions(self, dataset: str) -> pl.DataFrame:
-        """Reads the predictions on a dataset, a row per frame.
+        """Reads the predictions on a dataset: a row per ranked frame, by its coverage.
 
         Raises:
             InputError: the predictions are gone, changed or damaged.
@@ -124,7 +137,8 @@ class Row:
         path = self.prediction_files[dataset]
         run, _ = self.test_of(dataset)
         run.check(f"predictions/{path.name}")
-        return read_predictions(path)
+        facts = self.facts()[self.stamps_of(dataset)[0]]
+        return cover(read_predictions(path), policy(facts))
 
 
 def load_rows(folder: Path) -> list[Row]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from fmsd.metrics.coverage import coverage_text
 from fmsd.runs.folder import Run
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,23 @@ def remarks(record: Mapping[str, Any], dataset: str) -> list[str]:
             f"in {change['since']}, {change['first']} for one"
         )
     return phrases
+
+
+def coverage_remarks(results: pl.DataFrame, policy: str) -> list[str]:
+    """What a reader of results must know of videos, or else frames, without a score, as phrases.
+
+    Args:
+        results: of one dataset; those of earlier versions do not count them.
+        policy: see `fmsd.metrics.coverage.cover`.
+    """
+    if "n_expected" not in results.columns:
+        return []
+    counts = results.drop_nulls("n_expected").unique("level", keep="first")
+    partial = counts.filter(pl.col("n_scored") < pl.col("n_expected")).sort("level")
+    return [
+        f"{row['level']}s: {coverage_text(row)} (coverage={policy})"
+        for row in partial.tail(1).iter_rows(named=True)
+    ]
 
 
 def warn_of_other_protocol(

@@ -44,7 +44,14 @@ from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.hub_addresses import place_name
 from fmsd.json_records import check_record, read_record
-from fmsd.metrics.layout import escape_markdown, format_video_counts, markdown_table, pivot_datasets
+from fmsd.metrics import coverage
+from fmsd.metrics.layout import (
+    escape_markdown,
+    format_coverage,
+    format_video_counts,
+    markdown_table,
+    pivot_datasets,
+)
 from fmsd.names import check_name
 from fmsd.quoting import shell_override
 from fmsd.runs.integrity import check_digests, digest_files
@@ -110,7 +117,10 @@ PARTS = (
 `error.txt`, which a sweep writes after a job has failed, and `evaluations/` are not among them.
 """
 
-COUNTS = ("n_frames", "n_videos", "n_real_videos", "severity", "overlap")
+COUNTS = (
+    *("n_frames", "n_videos", "n_real_videos", "severity", "overlap"),
+    *coverage.COUNTS,
+)
 """Columns of result tables that hold whole numbers; not every table has all."""
 
 
@@ -218,7 +228,12 @@ class Run:
         )
         metrics = results["metric"].unique(maintain_order=True)
         tables = (metric_markdown(results, metric) for metric in metrics)
-        self.write("results.md", "\n".join((f"Test datasets: {sizes}.\n", *tables)))
+        partial = "; ".join(map(escape_markdown, format_coverage(results)))
+        about = (
+            f"Test datasets: {sizes}.\n",
+            *([f"Without a score: {partial}.\n"] * bool(partial)),
+        )
+        self.write("results.md", "\n".join((*about, *tables)))
         self.write("results.csv", results.write_csv())
 
     def write_record(self, record: Mapping[str, Any]) -> None:

@@ -28,22 +28,20 @@ def read_predictions(path: Path) -> pl.DataFrame:
     """
     remedy = "put it back, or test the run again"
     table = read_table(path, PREDICTION_SCHEMA, remedy, complete=False, optional=OPTIONAL)
-    unscored = table["outcome"] != SCORED if "outcome" in table.columns else None
+    scored = table
+    if "outcome" in table.columns:
+        if not table["outcome"].is_in(OUTCOMES).all():
+            raise InputError(f"{path} is damaged: its column 'outcome' holds other words", remedy)
+        scored = table.filter(outcome=SCORED)
+        if table["logit"].count() > scored.height:
+            raise InputError(f"{path} is damaged: frames without a score have one", remedy)
     for name in (*PREDICTION_SCHEMA, *OPTIONAL):
-        if name not in table.columns or (name == "logit" and unscored is not None):
-            continue
-        if table[name].null_count():
+        # of a frame without a score, the content may be unknown, too
+        rows = scored if name in ("logit", "content") else table
+        if name in table.columns and rows[name].null_count():
             raise InputError(f"{path} is damaged: its column {name!r} lacks values", remedy)
     if not table.height:
         raise InputError(f"{path} is damaged: it has no rows", remedy)
-    if unscored is not None:
-        if not table["outcome"].is_in(OUTCOMES).all():
-            raise InputError(f"{path} is damaged: its column 'outcome' holds other words", remedy)
-        if not (table["logit"].is_null() == unscored).all():
-            raise InputError(
-                f"{path} is damaged: its columns 'logit' and 'outcome' contradict each other",
-                remedy,
-            )
     if not table["logit"].drop_nulls().is_finite().all():
         raise InputError(f"{path} is damaged: its column 'logit' holds NaN or infinity", remedy)
     if not table["label"].is_in([0, 1]).all():

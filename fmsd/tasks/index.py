@@ -4,8 +4,10 @@ from pathlib import Path
 
 from fmsd.console import print_place, print_table
 from fmsd.data import pack
+from fmsd.data.absent_videos import write_absent
 from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
+from fmsd.data.extraction.without_crops import list_absent
 from fmsd.data.frame import DIGEST_COLUMNS, SCHEMA, SPLITS
 from fmsd.data.prepared_folder import EXTRACTED
 from fmsd.data.selection import Selection
@@ -39,6 +41,8 @@ def index(data: Selection, out: Path) -> None:
         )
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
     manifest = from_entries(data.source(data.root_path), data.root_path).validate()
+    if (out.parent / EXTRACTED).is_file():
+        write_absent(out.parent, list_absent(out.parent))
     manifest.write(out)
     datasets = describe_datasets(manifest)
     rows = [

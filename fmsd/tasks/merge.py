@@ -32,12 +32,13 @@ from fmsd.engine.merging import (
     write_merge,
 )
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.scoring import load_for_scoring, manifest_records, score_datasets
-from fmsd.engine.stamp import protocol_stamps
+from fmsd.engine.scoring import check_expected, load_for_scoring, manifest_records, score_datasets
+from fmsd.engine.stamp import Facts, protocol_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.errors import InputError
 from fmsd.figures.merges import draw_domains
 from fmsd.merge.task_vectors import Merger
+from fmsd.metrics.coverage import check_coverage
 from fmsd.models.detector import Detector
 from fmsd.peft.experts import check_count
 from fmsd.quoting import shell_override
@@ -74,6 +75,7 @@ def merge(
     before: Mapping[str, Any] | None = None,
     ceiling: Sequence[Path] | None = None,
     overlap: str = REFUSE,
+    coverage: str | None = None,
 ) -> Run:
     """Merges experts tensor by tensor, and tests the result if there is data.
 
@@ -89,6 +91,7 @@ def merge(
         ceiling: two trainings of one specialist with different seeds, whose cosine is reported
             beside those of the experts.
         overlap: what happens to tests on training frames of the experts, see `fmsd.data.overlap`.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
 
     Raises:
         InputError: the experts cannot be merged, or the data cannot be used; nothing is written.
@@ -97,6 +100,7 @@ def merge(
     check_count(experts)
     check_runs(experts, ceiling or (), data.selection.test if data else ())
     check_overlap(overlap)
+    check_coverage(coverage)
     check_ceiling(ceiling)
     candidates = grid_combinations(grid or {})
     for values in candidates:
@@ -104,7 +108,7 @@ def merge(
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claim_run(run, config, resumable=True, option="out"):
-        tests = load_merge_frames(data, bool(candidates)) if data else {}
+        tests = load_merge_frames(data, bool(candidates), coverage) if data else {}
         counts = count_overlap(tests, join_training_frames(run, experts), overlap)
         inputs = read_inputs(detector, experts, folder, seed, before, ceiling)
         search = None if before is None else before["search"]
@@ -129,7 +133,8 @@ def merge(
             record["manifests"]["validation"] = describe_datasets(data.splits.validation)
         if data and tests:
             run.write_record(record)
-            score_merge(run, inputs, detector, data, trainer, record)
+            stamps = score_merge(run, inputs, detector, data, trainer, record, coverage)
+            record["stamps"] = stamps
         run.finish(record)
         if not (data and tests):
             log.info(NOTHING_TESTED, shell_override("run", folder))
@@ -191,7 +196,9 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
             )
 
 
-def load_merge_frames(data: DataModule, searching: bool) -> Mapping[str, Manifest]:
+def load_merge_frames(
+    data: DataModule, searching: bool, coverage: str | None
+) -> Mapping[str, Manifest]:
     """Loads the test datasets, if there are any, and for a search the validation frames.
 
     Returns:
@@ -205,7 +212,10 @@ def load_merge_frames(data: DataModule, searching: bool) -> Mapping[str, Manifes
         parts.append("tests")
     if parts:
         data.load(*parts)
-    return data.tests if data.selection.test else {}
+    if not data.selection.test:
+        return {}
+    check_expected(data, coverage)
+    return data.tests
 
 
 def run_record(
@@ -244,14 +254,19 @@ def score_merge(
     data: DataModule,
     trainer: TrainerFactory,
     record: Mapping[str, Any],
-) -> None:
+    coverage: str | None,
+) -> dict[str, Facts]:
     """Tests the merge, and every specialist on every forgery, and writes the results.
 
     The table of results is written last: it marks the run as finished.
+
+    Returns:
+        The facts behind the stamps of the results.
     """
     model, worker = load_for_scoring(run, detector, trainer, run.folder)
-    table = score_datasets(run, record, worker, Scorer(model), data)
-    domains = domain_table(run, inputs.experts, inputs.specialists.parts, model, data, worker)
+    table, stamps = score_datasets(run, record, worker, Scorer(model), data, coverage=coverage)
+    parts = inputs.specialists.parts
+    domains = domain_table(run, inputs.experts, parts, model, data, worker, coverage)
     run.write("domains.csv", domains.write_csv())
     draw_domains(domains, run.folder / "domains.png")
     run.write_results(table)
@@ -260,3 +275,4 @@ def score_merge(
         f"AUC, {len(inputs.experts)} specialists merged by {record['choices']['merger']}",
         cost_line(record),
     )
+    return stamps

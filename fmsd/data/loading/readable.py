@@ -1,38 +1,17 @@
-"""Stored frames for detectors of other code: a file that cannot be read is an outcome, no error."""
+"""Test frames of which some cannot be read: those are left out of their batch."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from fmsd.data.content import content_digest
-from fmsd.data.loading.dataset import FrameDataset, signed
-from fmsd.data.loading.image import read_bytes
+from fmsd.data.loading.dataset import FrameDataset
 from fmsd.errors import InputError
+from fmsd.types import Frames
 
 
-class StoredFrame(NamedTuple):
-    """A frame as it is stored; loaders make batches of them.
-
-    Args:
-        image: its RGB pixels, resized; zeros where the file cannot be decoded.
-        row: its row number in the manifest.
-        content: the digest of its bytes as a signed integer; 0 where there are none.
-        stored: whether it has bytes.
-        fault: why it cannot be decoded; empty where it can.
-    """
-
-    image: UInt8[Tensor, "3 height width"]
-    row: int
-    content: int
-    stored: bool
-    fault: str
-
-
-class ReadableFrames(Dataset[StoredFrame]):
-    """The frames of a dataset, those that cannot be decoded included."""
+class ReadableFrames(Dataset[Frames | None]):
+    """The frames of a dataset, and None in place of those that cannot be read."""
 
     def __init__(self, frames: FrameDataset) -> None:
         self.frames = frames
@@ -40,19 +19,17 @@ class ReadableFrames(Dataset[StoredFrame]):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, row: int) -> StoredFrame:
+    def __getitem__(self, place: int) -> Frames | None:
         try:
-            frame = self.frames[row]
-        except InputError as error:
-            size = self.frames.size
-            black = torch.zeros(3, size, size, dtype=torch.uint8)
-            content = self._content(row)
-            return StoredFrame(black, row, content or 0, content is not None, str(error))
-        return StoredFrame(frame.image, row, int(frame.content), True, "")
-
-    def _content(self, row: int) -> int | None:
-        """The digest of a file that cannot be decoded; None where there is no file."""
-        try:
-            return signed(content_digest(read_bytes(self.frames.files[row].decode())))
+            return self.frames[place]
         except InputError:
             return None
+
+
+def collate_readable(frames: Sequence[Frames | None]) -> Frames:
+    """A batch of the frames that could be read; of none, an empty batch."""
+    read = [frame for frame in frames if frame is not None]
+    if read:
+        return default_collate(read)
+    none = torch.empty(0, dtype=torch.int64)
+    return Frames(torch.empty(0, 3, 1, 1, dtype=torch.uint8), none, none, none, none)
