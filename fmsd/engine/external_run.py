@@ -15,13 +15,14 @@ from fmsd.data.content_files import file_contents
 from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.scoring import manifest_records
-from fmsd.engine.stamp import protocol_stamps, with_frames, with_stamps
+from fmsd.engine.predictions import with_expected
+from fmsd.engine.scoring import manifest_records, results_of_tests
+from fmsd.engine.stamp import protocol_stamps
 from fmsd.errors import InputError
 from fmsd.metrics.coverage import is_complete
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.score_scale import scale_metrics
-from fmsd.metrics.table import LEVELS, compute_results
+from fmsd.metrics.table import LEVELS
 from fmsd.redaction import redact_words
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import Run, owning_run, remove_empty_folders
@@ -112,24 +113,15 @@ def fill_external_run(
     """
     record = external_record(external, data, levels, label)
     parts = {
-        name: external_predictions(manifest, scores[name]) for name, manifest in data.tests.items()
-    }
-    selection = data.selection
-    table = pl.concat(
-        compute_results(
-            part,
-            UNKNOWN,
-            selection.protocol,
-            selection.naming,
-            selection.video_score,
-            None,
-            scale_metrics(external["scale"]),
-            coverage,
-            levels,
+        name: with_expected(
+            external_predictions(manifest, scores[name]), manifest, data.absent[name]
         )
-        for part in parts.values()
+        for name, manifest in data.tests.items()
+    }
+    metrics = scale_metrics(external["scale"])
+    table, record["stamps"] = results_of_tests(
+        parts, record, data.selection, coverage, metrics, levels
     )
-    table = with_frames(with_stamps(table, record["stamps"]), parts, record["overlap"])
     for name, predictions in parts.items():
         run.write_predictions(name, predictions)
     warn_of_equal_scores(
@@ -148,15 +140,16 @@ def external_predictions(manifest: Manifest, scores: pl.DataFrame) -> pl.DataFra
         scores: see `write_external_run`.
 
     Returns:
-        The manifest's columns and `logit`; `content` where all files are there; and `outcome`
-        where not all frames have a score.
+        The manifest's columns and `logit`; `content` where the files of all frames with a score
+        are there; and `outcome` where not all frames have a score.
     """
     table = manifest.table.select(DIGEST_COLUMNS).with_columns(scores["logit"].cast(pl.Float64))
     content = scores["content"] if "content" in scores.columns else file_contents(manifest)
-    if content.dtype != pl.Null and content.null_count():
+    unknown = content.is_null() & scores["logit"].is_not_null()
+    if content.dtype != pl.Null and unknown.any():
         log.warning(
-            "%d of the %d files of %s cannot be read, so its predictions have no digests of files.",
-            content.null_count(),
+            "%d of the %d files of %s are not there, so its predictions have no digests of files.",
+            unknown.sum(),
             len(content),
             table["dataset"][0],
         )
@@ -186,7 +179,7 @@ def external_record(
         "monitored": None,
         "thresholds": None,
         "origin": trained,
-        "stamps": protocol_stamps(data, trained | {"size": external.get("size")}, overlap),
+        "stamps": protocol_stamps(data, trained | {"size": external.get("size")}, overlap, levels),
         "overlap": overlap,
         "choices": {},
         "seed": 0,

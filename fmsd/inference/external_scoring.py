@@ -24,7 +24,7 @@ from fmsd.console import progress
 from fmsd.data.content_files import file_contents
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import TAR_MEMBER, read_image
-from fmsd.data.loading.readable import ReadableFrames
+from fmsd.data.loading.stored import StoredFrames
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import start_worker
 from fmsd.engine.predictions import flatten_noise, tie_equal_files
@@ -195,7 +195,7 @@ def _score_images(
     """The scores of images that are read here."""
     files = FrameDataset(manifest, manifest.table["domain"].unique().to_list(), size)
     loader = DataLoader(
-        ReadableFrames(files),
+        StoredFrames(files),
         batch_size,
         num_workers=workers,
         worker_init_fn=partial(start_worker, os.getpid()),

@@ -11,6 +11,7 @@ import polars as pl
 from fmsd.console import print_place, print_table
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.external_run import claimed_run, fill_external_run
+from fmsd.engine.scoring import check_expected
 from fmsd.inference.external_detector import ExternalDetector
 from fmsd.inference.external_scoring import CarefulScorer, as_test_scores, score_frames
 from fmsd.metrics.coverage import OUTCOMES, count_outcomes
@@ -54,6 +55,7 @@ def score(
     scorer = CarefulScorer(detector)
     with claimed_run(folder, config) as run:
         data.load("tests")
+        check_expected(data, coverage)
         found = {
             name: score_frames(scorer, manifest, declared.size, data.batch_size, data.workers)
             for name, manifest in data.tests.items()
