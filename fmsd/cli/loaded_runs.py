@@ -175,6 +175,8 @@ def load_interrupted_run(
             f"{folder} is not the folder of a run (it has no config.yaml)",
             "give the folder that training began to write",
         )
+    if run.finished:
+        check_weights(folder, run.record())
     check_links(folder)
     run.check(run.config.name, MASK)
     config = load_run_config(run.config, trust)
@@ -184,7 +186,6 @@ def load_interrupted_run(
             "merge anew into another folder",
         )
     if run.finished:
-        check_weights(folder, run.record())
         raise InputError(
             f"The run in {folder} is finished",
             f"test it again with fmsd evaluate {shell_override('run', folder)}",

@@ -78,7 +78,7 @@ def to_hydra_overrides(
                 name = f"++{name}"  # of the run's own configuration
             if verb == "import" and name.startswith("backbone."):
                 name = f"++{name}"  # of the published detector's own configuration
-            if verb == "score" and name.startswith("args."):
+            if verb == "score" and (name == "args" or name.startswith("args.")):
                 name = f"++{name}"  # of the factory, whatever arguments it has
             overrides.append(f"{name}={_value(verb, key.lstrip('+'), value, sweep, groups)}")
         elif argument in groups:

@@ -83,7 +83,7 @@ def run_config(config: DictConfig) -> DictConfig:
     kept: Any = OmegaConf.masked_copy(config, [str(key) for key in keys])
     with open_dict(kept):
         kept.detector = config.detector.factory
-        kept.backbone = kept.trainer = None
+        kept.trainer = None
     return kept
 
 

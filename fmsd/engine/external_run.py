@@ -25,7 +25,7 @@ from fmsd.metrics.score_scale import scale_metrics
 from fmsd.metrics.table import LEVELS
 from fmsd.redaction import redact_words
 from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import Run, owning_run, remove_empty_folders
+from fmsd.runs.folder import Run, owning_run
 from fmsd.runs.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -87,11 +87,14 @@ def claimed_run(folder: Path, config: str) -> Iterator[Run]:
             f"out={folder} lies among the files of the run in {place}", "give another folder"
         )
     run = Run(folder)
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         with claim_run(run, config, option="out"):
             yield run
     except BaseException:
-        remove_empty_folders(folder)
+        for place in new:
+            with contextlib.suppress(OSError):  # another process has written into it
+                place.rmdir()
         raise
 
 

@@ -135,7 +135,7 @@ def declaration(detector: object, given: Mapping[str, Any]) -> Declaration:
         for key in ("size", "mean", "std"):
             if given[key] not in (DECLARED, None):
                 raise InputError(
-                    f"{key}={printable(given[key])} would have no effect: the detector takes paths "
+                    f"{key}={_shown(given[key])} would have no effect: the detector takes paths "
                     "and reads the images itself",
                     "leave it out",
                 )
