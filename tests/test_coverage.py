@@ -443,7 +443,9 @@ def test_two_policies_do_not_share_a_column_but_each_may_stand_beside_complete_r
     tmp_path: Path,
 ) -> None:
     runs = two_policies(tmp_path / "runs")
-    with pytest.raises(InputError, match=r"coverage: (exclude and as_real|as_real and exclude)") as refused:
+    with pytest.raises(
+        InputError, match=r"coverage: (exclude and as_real|as_real and exclude)"
+    ) as refused:
         report(runs)
     assert "differ='[coverage]'" in str(refused.value)
     report(runs, differ=["coverage"])

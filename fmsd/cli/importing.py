@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmsd.checks import check_choice, check_range
-from fmsd.cli.build import LOADER_KEYS, build, data_factory
+from fmsd.cli.build import LOADER_KEYS, build, check_argument_types, data_factory
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_outside, check_source
 from fmsd.cli.hydra_compat import task_overrides
@@ -64,6 +64,8 @@ def import_scores(config: DictConfig, command: list[str]) -> None:
         raise InputError(
             "fmsd import scores=FILE needs the data that the scores are of", "give data=NAME"
         )
+    values = {key: value for key, value in plain.items() if value is not None}
+    check_argument_types(task.ScoreSettings, values, "")
     check_choice("scale", config.scale, SCALES)
     check_choice("higher", config.higher or "fake", HIGHER)
     check_choice("labels", config.labels, ("check", "ours"))
@@ -86,7 +88,7 @@ def import_scores(config: DictConfig, command: list[str]) -> None:
         path=path,
         data=data_factory(config.data)(size=config.size or 0),
         folder=out,
-        settings=task.ScoreSettings(**{**plain, "columns": plain["columns"] or {}}),
+        settings=task.ScoreSettings(**values),
         config=recorded_config(run_config),
         command=command,
         overrides=task_overrides(),
