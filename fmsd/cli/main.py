@@ -35,6 +35,7 @@ USAGE = """fmsd VERB [overrides...]
   demo       run=RUN    the same on a page in the browser, on which files are dropped
   fold       run=RUN out=FILE.safetensors    write a run's weights as a plain timm model
   import     weights=FILE out=RUN    make a run of a published detector: GenD, Effort, DeepfakeBench
+  import     scores=FILE data=NAME out=RUN    make a run of the scores of another program
   score      detector=py:MODULE:FACTORY data=NAME out=RUN    score the test datasets with a detector
              of other code, for reports beside your own
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    merge specialists of one base
