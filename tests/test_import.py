@@ -190,7 +190,7 @@ def test_what_cannot_be_imported_leaves_nothing(
             "backbone.size=64",
             "backbone.img_size=96",
         ): "cannot compute an image of 64",
-        (f"weights={published}", out, *NARROW, "name=' '"): "cannot name a row of a report",
+        (f"weights={published}", out, *NARROW, "label=' '"): "cannot name a row of a report",
         ("weights=hf://yermandy/GenD", out): "download the file, with its config.json",
     }
     for words, sentence in cases.items():

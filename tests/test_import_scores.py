@@ -527,3 +527,32 @@ def test_verbs_that_need_weights_refuse_it(
     assert run.record()["label"] == "theirs"
     assert main(["evaluate", f"run={run.folder}"]) == 2
     assert "holds the scores of an external detector and no weights" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_predictions_of_a_run_come_back_as_they_were(tmp_path: Path) -> None:
+    data = ["data=synthetic", "data.videos=3", "data.frames=2", f"data.root={tmp_path / 'drawn'}"]
+    train = ["trainer=smoke", "method=lora", f"hydra.run.dir={tmp_path / 'runs' / 'own'}"]
+    assert main(["train", *data, *train]) == 0
+    own = Run(tmp_path / "runs" / "own")
+    paths = sorted((own.folder / "predictions").glob("*.parquet"))
+    logit = pl.col("logit").cast(pl.Float64)
+    table = pl.concat(read_predictions(path) for path in paths)
+    scores = table.select("path", "dataset", "label", prob=1 / (1 + (-logit).exp()))
+    file = written_csv(scores, tmp_path / "theirs.csv")
+    out = tmp_path / "runs" / "theirs"
+    # a training of a few steps may rank fakes below reals
+    given = [f"scores={file}", *data, f"out={out}", "label=theirs", "higher=fake"]
+    assert main(["import", *given]) == 0
+    wanted = own.results().filter(~pl.col("metric").str.ends_with("_val"))
+    assert_results(Run(out).results(), wanted)
+    assert {path.name for path in paths} == {
+        path.name for path in (out / "predictions").glob("*.parquet")
+    }
+    page = tmp_path / "page"
+    report = [f"runs={tmp_path / 'runs'}", f"out={page}", "against=theirs", "resamples=20"]
+    assert main(["report", *report]) == 0
+    tidy = pl.read_csv(page / "results.csv").filter(metric="auc", level="video")
+    for (_,), rows in tidy.group_by("dataset"):
+        assert rows["value"].max() - rows["value"].min() < 1e-12
+    assert "theirs" in (page / "report.html").read_text()
