@@ -16,6 +16,7 @@ import fmsd
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.metrics.ranking import CURVE_METRICS
+from fmsd.report.rows import load_rows
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
 from tests.conftest import grow_tree
@@ -202,6 +203,34 @@ def test_report_verify_and_cite_take_it(
     assert main(["report", f"runs={runs}", "resamples=50", "against=Bright"]) == 0
     assert main(["cite", f"run={runs / 'net'}"]) == 0
     assert "@misc{fmsd," in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("by", ["by=domain", "metric=brier"])
+def test_a_score_of_unknown_scale_has_no_probabilities_in_a_report(
+    by: str, bright: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(bright, runs / "bright")
+    assert score("Net", runs / "net") == 0
+    assert main(["report", f"runs={runs}", f"out={tmp_path / 'out'}", "resamples=20", by]) == 0
+    name = "domains.csv" if by == "by=domain" else "results.csv"
+    table = pl.read_csv(tmp_path / "out" / name)
+    metrics = {run: {*part["metric"]} for (run,), part in table.group_by("run")}
+    assert sorted("brier" in found for found in metrics.values()) == [False, True]
+
+
+def test_scores_of_one_detector_on_several_datasets_are_one_row(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = ["data.name=other", "args.scale=2"]
+    assert score("Net", tmp_path / "one", "args.scale=2") == 0
+    assert score("Net", tmp_path / "two", *other) == 0
+    assert score("Net", tmp_path / "three", "args.scale=3") == 0
+    rows = load_rows(tmp_path)
+    assert sorted(len(row.runs) for row in rows) == [1, 2]
+    (joined,) = (row for row in rows if len(row.runs) == 2)
+    assert {*joined.prediction_files} == {"folder", "other"}
+    assert joined.folder_of("other") == tmp_path / "two"
 
 
 def test_a_module_is_normalised_and_does_not_train(place: Path, tmp_path: Path) -> None:

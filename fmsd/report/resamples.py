@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -30,12 +30,13 @@ class CurveData:
     Args:
         videos: score and label of every video.
         domains: the scores of each domain's frames.
-        reliability: of the frames, see `fmsd.metrics.calibration.reliability`.
+        reliability: of the frames, see `fmsd.metrics.calibration.reliability`; None for scores of
+            an unknown scale.
     """
 
     videos: Scored
     domains: Mapping[str, Float64[np.ndarray, " frames"]]
-    reliability: pl.DataFrame
+    reliability: pl.DataFrame | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def resample_rows(
         forgeries = pl.DataFrame()
         if forgery_metrics:
             levels = row.levels_of(dataset)
-            forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics, levels=levels)
+            metrics = row.measurable(forgery_metrics)
+            forgeries = results_by_domain(frames, **rules, metrics=metrics, levels=levels)
             domains.append(forgeries.with_columns(**seed))
         if resamples:
             parts = (
@@ -124,7 +126,10 @@ def resample_rows(
                     ends = percentile_interval(values)
                     intervals.append((row.label, row.seed, column, level, metric, *ends))
         if row.label in curves_of and (row.label, dataset) not in scores:
-            scores[row.label, dataset] = _curve_data(frames, rules["naming"], rules["video_score"])
+            data = _curve_data(frames, rules["naming"], rules["video_score"])
+            if not row.measurable(["ece"]):
+                data = replace(data, reliability=None)
+            scores[row.label, dataset] = data
     return Resamples(
         {cell: np.mean(seeds, axis=0) for cell, seeds in samples.items()},
         pl.DataFrame(intervals, schema=INTERVALS_SCHEMA, orient="row"),

@@ -1,5 +1,6 @@
 """Rows of a report: trained runs, each with its later evaluations."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import polars as pl
 
 from fmsd.errors import InputError
 from fmsd.metrics.coverage import cover, policy
+from fmsd.metrics.score_scale import scale_metrics
 from fmsd.report.labels import row_labels
 from fmsd.report.stamped import coverage_remarks, remarks, stamped_facts, warn_of_other_protocol
 from fmsd.report.trainings import (
@@ -89,6 +91,12 @@ class Row:
             *coverage_remarks(results, policy(facts)),
         ]
 
+    def measurable(self, metrics: Sequence[str]) -> list[str]:
+        """Those of some metrics that the scores have: see `fmsd.metrics.score_scale`."""
+        external = self.record.get("external")
+        known = None if external is None else scale_metrics(external["scale"])
+        return [metric for metric in metrics if known is None or metric in known]
+
     def levels_of(self, dataset: str) -> list[str]:
         """The levels of the results on a dataset; scores of whole videos have no frame level."""
         return self.results.filter(dataset=dataset)["level"].unique(maintain_order=True).to_list()
@@ -141,6 +149,35 @@ class Row:
         return cover(read_predictions(path), policy(facts))
 
 
+def join_external(runs: Sequence[Run], records: Mapping[Run, Mapping[str, Any]]) -> list[list[Run]]:
+    """The runs, those of one external detector on different datasets together, the newest first.
+
+    Scores that were imported from several files are of one detector if they have one label.
+    """
+    joined: dict[str, list[tuple[list[Run], set[str]]]] = {}
+    for run in sorted(runs, key=lambda one: str(records[one].get("time")), reverse=True):
+        record = records[run]
+        external, label = record.get("external"), record.get("label")
+        if external is None:
+            joined[f"run {run.folder}"] = [([run], set())]
+            continue
+        facts = {name: value for name, value in external.items() if name != "levels"}
+        words = sorted(word for word in record["overrides"] if word.lstrip("+").startswith("args"))
+        file_alone = external["kind"] == "scores" and label is not None
+        same = json.dumps([label] if file_alone else [label, facts, words], sort_keys=True)
+        datasets = {*((record.get("manifests") or {}).get("test") or {})}
+        rows = joined.setdefault(same, [])
+        fitting = next((row for row in rows if row[1].isdisjoint(datasets)), None)
+        if fitting is None:
+            rows.append(([run], datasets))
+        else:
+            fitting[0].append(run)
+            fitting[1].update(datasets)
+    groups = [own for rows in joined.values() for own, _ in rows]
+    places = {run: place for place, run in enumerate(runs)}
+    return sorted(groups, key=lambda own: min(places[run] for run in own))
+
+
 def load_rows(folder: Path) -> list[Row]:
     """Loads the finished runs below a folder with their evaluations.
 
@@ -191,7 +228,10 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
         key=lambda run: _timestamp(run, records[run]),
         reverse=True,
     )
-    groups = {run.folder.resolve(): [run] for run in tested if "run" not in records[run]}
+    groups = {
+        runs[0].folder.resolve(): runs
+        for runs in join_external([run for run in tested if "run" not in records[run]], records)
+    }
     any_training, orphans, outdated = bool(groups), [], []
     for run in evaluations:
         candidates = training_places(run, records[run])
