@@ -104,7 +104,7 @@ def _papers_of_run(run: Run, record: Mapping[str, Any], settings: Mapping[str, A
     found = CitedPapers()
     made = "merge" if "merged" in record else "import" if "imported" in record else "train"
     if "external" in record:
-        made = "score"
+        made = "score" if record["external"]["kind"] == "detector" else "import"
     verbs = {"evaluate" if "run" in record else made} | ({made} if made == "import" else set())
     for verb in sorted(verbs):
         found.add_file(CONF / f"{verb}.yaml", "fmsd", settings)

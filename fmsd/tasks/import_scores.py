@@ -22,7 +22,7 @@ from fmsd.paths import file_digest
 from fmsd.quoting import printable
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.folder import DISAGREEMENTS, MISSING, UNMATCHED, Run
-from fmsd.tables import as_plain_text
+from fmsd.tables import FORMULA
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +189,9 @@ def write_lists(run: Run, matching: Matching, unit: str) -> None:
     }
     for name, table in lists.items():
         if len(table):
-            plain = pl.col("key").map_elements(as_plain_text, pl.String)
-            run.write(name, table.with_columns(plain).write_csv())
+            formula = pl.col("key").str.contains(f"^{FORMULA.pattern}")
+            plain = pl.when(formula).then("'" + pl.col("key")).otherwise("key")
+            run.write(name, table.with_columns(key=plain).write_csv())
 
 
 def print_matching(file: ScoreFile, matching: Matching, path: Path) -> None:
