@@ -31,12 +31,13 @@ from fmsd.metrics.coverage import (
     cover,
 )
 from fmsd.metrics.table import COLUMNS, compute_results, with_scores
+from fmsd.report.rows import load_rows
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
 from fmsd.tasks.extract import extract
 from fmsd.tasks.report import report
 from tests.conftest import grow_tree, write_image
-from tests.runs import finished, frames, sealed, stamped
+from tests.runs import finished, frames, lines, sealed, stamped
 from tests.test_safe_extraction import Centre
 
 SMALL = ("trainer=smoke", "backbone=demo_vit", "method=probe", "data.videos=null")
@@ -418,23 +419,29 @@ def two_policies(place: Path) -> Path:
     """A complete run, and two with frames that have no score, by two policies."""
     finished(place / "whole", ["method=fmsd"], 0, datasets=("ff",))
     for number, policy in enumerate(("exclude", "as_real")):
-        uncovered(place / policy, [f"method=lora,{policy}"], number + 1, policy)
+        write_covered(place / policy, policy, partial(number), policy)
     return place
 
 
-def uncovered(folder: Path, overrides: Sequence[str], seed: int, policy: str) -> Run:
-    """A run with frames that have no score."""
-    run = finished(folder, overrides, seed, datasets=("ff",))
-    predictions = partial(seed)
-    stamps = with_coverage(run.record()["stamps"], {"ff": predictions}, policy)
-    levels = pl.DataFrame(
-        [(facts["level"], stamp) for stamp, facts in stamps.items()],
+def write_covered(
+    folder: Path,
+    method: str,
+    predictions: pl.DataFrame,
+    policy: str = "exclude",
+    levels: Sequence[str] = ("frame", "video"),
+) -> Run:
+    """A run with these predictions of one dataset."""
+    run = finished(folder, [f"method={method}"], 1, datasets=("ff",))
+    facts = {stamp: own for stamp, own in run.record()["stamps"].items() if own["level"] in levels}
+    stamps = with_coverage(facts, {"ff": predictions}, policy)
+    keys = pl.DataFrame(
+        [(own["level"], stamp) for stamp, own in stamps.items()],
         schema=["level", "stamp"],
         orient="row",
     )
-    table = compute_results(predictions, "iid", coverage=policy)
+    table = compute_results(predictions, "iid", coverage=policy, levels=levels)
     run.write_predictions("ff", predictions)
-    run.write_results(table.join(levels, on="level", maintain_order="left"))
+    run.write_results(table.join(keys, on="level", maintain_order="left"))
     run.write_record(run.record() | {"stamps": stamps})
     return sealed(run)
 
@@ -458,6 +465,44 @@ def test_two_policies_do_not_share_a_column_but_each_may_stand_beside_complete_r
     text = (tmp_path / "out/results.md").read_text()
     assert "of 36 scored" in text
     assert "(coverage=exclude)" in text
+
+
+def test_differences_are_paired_only_between_the_same_videos(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    finished(runs / "whole", ["method=fmsd"], 0, datasets=("ff",))
+    frames_lost = frames("ff", (), 1).with_columns(
+        outcome=pl.when(pl.col("index") == 0).then(pl.lit("failed")).otherwise(pl.lit(SCORED))
+    )
+    lost = pl.col("outcome") != SCORED
+    write_covered(
+        runs / "frames", "a", frames_lost.with_columns(logit=pl.when(~lost).then("logit"))
+    )
+    write_covered(runs / "videos", "b", partial(1))
+    write_covered(runs / "filled", "c", partial(1), "as_real")
+    rows = {row.label: row for row in load_rows(runs)}
+    identities = {label[-1]: row.video_identity("ff") for label, row in rows.items()}
+    assert identities["d"] == identities["a"] == identities["c"] != identities["b"]
+    report(runs, out=tmp_path / "out", against="method=fmsd", resamples=50, differ=["coverage"])
+    text = (tmp_path / "out/results.md").read_text()
+    difference = lines(text[text.index("AUC per video minus") :])
+    shown = {line[0][-1:]: line[1] for line in difference}
+    assert shown["b"] == "-"
+    assert shown["a"].startswith(("+", "-0"))
+    assert shown["c"].startswith(("+", "-0"))
+
+
+def test_results_of_whole_videos_stand_beside_others(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    finished(runs / "own", ["method=fmsd"], 0, datasets=("ff",))
+    whole = frames("ff", (), 1).with_columns(logit=pl.col("logit").mean().over("video"))
+    write_covered(runs / "other", "a", whole, levels=("video",))
+    for by in ("dataset", "domain"):
+        tidy = report(runs, by=by, out=tmp_path / by, resamples=50)
+        assert set(tidy.filter(run="method=a")["level"]) == {"video"}
+    shutil.rmtree(runs / "own")
+    report(runs)
+    report(runs, out=tmp_path / "alone", resamples=50)
+    assert "per frame" not in (tmp_path / "alone/results.md").read_text()
 
 
 def test_results_of_earlier_versions_without_counts_are_read(tmp_path: Path) -> None:

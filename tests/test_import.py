@@ -21,7 +21,7 @@ from fmsd.engine.detectors import load_folded_detector
 from fmsd.errors import InputError
 from fmsd.models.detector import detector
 from fmsd.peft import adapter
-from fmsd.report.labels import row_labels
+from fmsd.report.labels import row_names
 from fmsd.runs.folder import Run
 from fmsd.tasks import import_detector
 from fmsd.tasks.fold import timm_call
@@ -239,16 +239,19 @@ def test_rows_of_imports_are_told_apart() -> None:
         about = {"detector": detector, "sha256": digest * 64, "name": name}
         return {"imported": about, "overrides": ["weights=x", *overrides]}
 
-    assert row_labels(
-        [
-            record("Effort", "a"),
-            record("D", "b"),
-            record("D", "b", "++backbone.mean=[0,0,0]"),
-            record("D", "c", name="SBI"),
-        ]
-    ) == ["imported Effort", "imported D", "imported D backbone.mean=[0,0,0]", "imported SBI"]
-    two = [record("D", "b"), record("D", "c")]
-    assert row_labels(two) == ["imported D bbbbbbbb", "imported D cccccccc"]
+    def names(*records: Any) -> list[str]:
+        return [name.label for name in row_names(records)]
+
+    assert names(
+        record("Effort", "a"),
+        record("D", "b"),
+        record("D", "b", "++backbone.mean=[0,0,0]"),
+        record("D", "c", name="SBI"),
+    ) == ["imported Effort", "imported D", "imported D, mean 0 and 0 and 0", "imported SBI"]
+    assert names(record("D", "b"), record("D", "c")) == [
+        "imported D, sha256 bbbbbbbb",
+        "imported D, sha256 cccccccc",
+    ]
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def test_the_picture_shows_the_means_of_videos(
     ((rows, columns, values, metric, inverted),) = drawn
     assert metric == "AUC"
     assert inverted == [(1, columns.index("ff/puppet"))]
-    assert rows == ["merger=average", "data.domains=[swap]"]
+    assert rows == ["average of swap0 + swap1", "forgeries swap"]
     for row, label in enumerate(rows):
         for column, name in enumerate(columns):
             dataset, domain = name.split("/")

@@ -49,7 +49,7 @@ def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> 
             meaning = score_meanings(frames("dfdc", (), 7 + seed, 1.5))[level]
             assert meaning.calibration is not None
             assert row == [
-                f"method=fmsd, seed {seed}",
+                f"fmsd, seed {seed}",
                 KINDS[meaning.calibration.kind],
                 *(
                     f"{errors[key]:.3f}"
@@ -67,7 +67,7 @@ def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> 
             )
         assert [cell.endswith("no verdict") for cell in row[1:]] == [True, True, False]
     assert selection_sentence("iid") in page.read_text()
-    assert "Without predictions of a validation split: merger=&lt;b&gt;." in page.read_text()
+    assert "Without predictions of a validation split: &lt;b&gt;." in page.read_text()
 
 
 def test_verdicts_of_runs_and_evaluations_have_one_cell_each(runs: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_verdicts_of_runs_and_evaluations_have_one_cell_each(runs: Path, tmp_pat
     first, second, *_ = tables(tmp_path / "out" / "report.html", "verdicts")
     for kind, table in (("false_positive", first), ("true_positive", second)):
         for seed, (name, *cells) in enumerate(table):
-            assert name == f"method=fmsd, seed {seed}"
+            assert name == f"fmsd, seed {seed}"
             folder = runs / f"fmsd{seed}"
             files = [
                 *(folder / "predictions" / f"{dataset}.parquet" for dataset in ("ff", "celeb")),

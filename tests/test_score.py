@@ -15,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 import fmsd
 from fmsd.cli.main import main
 from fmsd.errors import InputError
+from fmsd.inference import external_detector
 from fmsd.metrics.ranking import CURVE_METRICS
 from fmsd.report.rows import load_rows
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
-from tests.conftest import grow_tree
+from tests.conftest import ROOT, grow_tree
 
 CODE = '''
 from pathlib import Path
@@ -168,7 +169,7 @@ def test_a_function_of_pixels_becomes_a_run(bright: Path, place: Path) -> None:
     assert record["external"] == {
         "kind": "detector", "detector": f"{MODULE}:Bright", "sha256": digest, "files": {},
         "scale": "score", "higher": "fake", "takes": "images", "size": 16, "mean": None,
-        "std": None, "levels": ["frame", "video"],
+        "std": None, "margin": None, "levels": ["frame", "video"],
     }  # fmt: skip
     assert record["command"][1] == f"detector=py:{MODULE}:Bright"
     assert record["origin"]["train"] == {"unknown": digest}
@@ -296,6 +297,23 @@ def test_what_goes_wrong_is_an_outcome_of_its_frames(
     assert main(["verify", f"run={tmp_path / 'run'}"]) == 0
 
 
+def test_crops_of_another_margin_are_said(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grow_tree(tmp_path / "data", ("test",), videos=2)
+    root = f"data.root={tmp_path / 'data'}"
+    assert score("Bright", tmp_path / "unknown", root, "margin=1.3") == 0
+    assert "with a margin" not in caplog.text, "nothing is known of a folder of images"
+    manifest = read_predictions(tmp_path / "unknown" / "predictions" / "folder.parquet")
+    table = manifest.drop("logit", "content").with_columns(pair=pl.lit(""))
+    table.write_parquet(tmp_path / "data" / "manifest.parquet")
+    crops = {"frames": 8, "sampling": "spread", "margin": 1.0}
+    (tmp_path / "data" / "extract.json").write_text(json.dumps(crops))
+    extracted = ["data=extracted", root, "data.test=[folder]", "data.train=[folder]"]
+    assert score("Bright", tmp_path / "other", *extracted, "margin=1.3") == 0
+    assert "cropped with a margin of 1.0, and the detector was made for 1.3" in caplog.text
+
+
 def test_too_few_scores_are_refused_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -357,6 +375,7 @@ REFUSED = {
     f"detector=py:{MODULE}:Bright size=0": "declares 0 as the size",
     f"detector=py:{MODULE}:Bright mean=[1,1,1]": "does not declare its std",
     f"detector=py:{MODULE}:Bright mean=[1,1,1] std=[1,0,1]": "std that is not positive",
+    f"detector=py:{MODULE}:Bright margin=-1": "declares -1 as its margin",
     f"detector=py:{MODULE}:Files size=8": "size=8 would have no effect",
     f"detector=py:{MODULE}:Bright backbone=demo_vit": "backbone=demo_vit would have no effect",
     f"detector=py:{MODULE}:Bright coverage=most": "coverage=most is unknown",
@@ -413,6 +432,23 @@ def test_verbs_that_need_weights_say_that_there_are_none(
 def test_load_says_so_too(bright: Path) -> None:
     with pytest.raises(InputError, match="no weights"):
         fmsd.load(bright)
+
+
+def test_the_example_of_the_page_runs_and_is_that_of_the_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    page = (ROOT / "docs" / "verbs" / "score.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "example_of_the_page.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    words = ["detector=py:example_of_the_page:Detector", f"out={tmp_path / 'run'}"]
+    assert main(["score", *words, "data=folder", f"data.root={place / 'data'}"]) == 0
+    sys.modules.pop("example_of_the_page", None)
+    assert Run(tmp_path / "run").record()["external"]["size"] == 224
+    lines = [line.strip() for line in (external_detector.__doc__ or "").splitlines()]
+    declared = [line.strip() for line in code.splitlines() if " = " in line and "#" in line]
+    assert len(declared) == 4
+    assert {*declared} <= {*lines}
 
 
 OWN = """

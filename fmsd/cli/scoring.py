@@ -16,7 +16,7 @@ from fmsd.json_output import print_error
 if TYPE_CHECKING:
     import torch
 
-DECLARATIONS = ("takes", "size", "mean", "std", "output", "higher")
+DECLARATIONS = ("takes", "size", "mean", "std", "output", "higher", "margin")
 """The keys that stand in for attributes of a detector."""
 
 

@@ -70,7 +70,7 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
         command=command,
         corruptions=corruptions,
         logger=logger_factories(loggers),
-        **OmegaConf.masked_copy(config, ["overlap", "coverage"]),
+        **{key: plain[key] for key in ("overlap", "coverage")},
     )
 
 

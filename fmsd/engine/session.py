@@ -60,6 +60,7 @@ class Request:
         command: the command line.
         overrides: the overrides on the command line.
         choices: the choice of every configuration group.
+        label: the name of its row in reports; None for one that they compose.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Request:
     command: Sequence[str]
     overrides: Sequence[str]
     choices: Mapping[str, Any]
+    label: str | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def training_record(
     return provenance(request.command) | {
         "overrides": redact_words(request.overrides),
         "choices": dict(request.choices),
+        "label": request.label,
         "seed": plan.seed,
         "selection": plan.select,
         "monitor": setup.choice.monitor,

@@ -95,6 +95,7 @@ class Declaration:
         takes: `images` or `path`.
         size: side of the images that it is called with, in pixels; None where it takes paths.
         normalisation: of these images; None for bytes.
+        margin: that of the face crops that it was made for, in sizes of the face; None if unknown.
     """
 
     output: Scale
@@ -102,6 +103,7 @@ class Declaration:
     takes: Takes = "images"
     size: int | None = None
     normalisation: Normalisation | None = None
+    margin: float | None = None
 
     def facts(self) -> dict[str, Any]:
         """The declared facts, as the record of a run keeps them."""
@@ -113,6 +115,7 @@ class Declaration:
             "size": self.size,
             "mean": mean and list(mean),
             "std": std and list(std),
+            "margin": self.margin,
         }
 
 
@@ -144,7 +147,8 @@ def declaration(detector: object, given: Mapping[str, Any]) -> Declaration:
         size, normalisation = _size(found["size"]), _normalisation(found["mean"], found["std"])
     output: Any = _choice("output", found["output"], SCALES)
     higher: Any = _choice("higher", found["higher"], HIGHER)
-    return Declaration(output, higher, takes, size, normalisation)  # pyright: ignore[reportArgumentType]
+    margin = _margin(found["margin"])
+    return Declaration(output, higher, takes, size, normalisation, margin)  # pyright: ignore[reportArgumentType]
 
 
 def _choice(key: str, value: object, choices: Sequence[str]) -> str:
@@ -175,6 +179,22 @@ def _size(value: object) -> int:
         f"The detector {what} the size of its images",
         f"give size=PIXELS, 1 to {MAX_SIZE}, or make it an attribute of the detector; one that "
         "reads files itself declares takes=path",
+    )
+
+
+def _margin(value: object) -> float | None:
+    """A declared margin.
+
+    Raises:
+        InputError: it is no positive number.
+    """
+    if value is None:
+        return None
+    if type(value) in (int, float) and 0 < float(value) < 100:  # pyright: ignore[reportArgumentType]
+        return float(value)  # pyright: ignore[reportArgumentType]
+    raise InputError(
+        f"The detector declares {_shown(value)} as its margin",
+        "give the side of its face crops in sizes of the face, for example margin=1.3, or null",
     )
 
 

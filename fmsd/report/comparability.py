@@ -99,12 +99,14 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
         names = differing_facts([facts for facts, _ in groups.values()])
         if any(PIXELS not in facts for facts, _ in groups.values()):
             names = [name for name in names if name != PIXELS]
-        if len({facts[COVERAGE] for facts, _ in groups.values() if COVERAGE in facts}) < 2:
-            names = [name for name in names if name != COVERAGE]
         allowed = {*differ, *own_facts([row for _, group in groups.values() for row in group])}
         forbidden = [] if ALL in differ else [name for name in names if name not in allowed]
+        policies = {facts[COVERAGE] for facts, _ in groups.values() if COVERAGE in facts}
+        if len(policies) < 2:
+            forbidden = [name for name in forbidden if name != COVERAGE]
         if forbidden:
             raise _incomparable(dataset, level, groups, forbidden, differ)
+        names = [name for name in names if name != COVERAGE]  # remarks have it
         every = [facts for facts, _ in groups.values()]
         for facts, group in groups.values() if names else ():
             meaning = ", ".join(

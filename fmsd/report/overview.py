@@ -53,8 +53,10 @@ class Overview:
 
     @property
     def datasets(self) -> list[str]:
-        """The test datasets."""
-        return list(dict.fromkeys(dataset for row in self.rows for dataset in row.prediction_files))
+        """The test datasets, in the order of the tables."""
+        tested = dict.fromkeys(dataset for row in self.rows for dataset in row.prediction_files)
+        columns = next(iter(self.tables.values())).columns
+        return [name for name in dict.fromkeys((*columns, *tested)) if name in tested]
 
     @functools.cached_property
     def robustness_tables(self) -> dict[str, Table]:

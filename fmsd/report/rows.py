@@ -1,6 +1,6 @@
 """Rows of a report: trained runs, each with its later evaluations."""
 
-import json
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from typing import Any
 import polars as pl
 
 from fmsd.errors import InputError
-from fmsd.metrics.coverage import cover, policy
+from fmsd.metrics.coverage import cover, framed, policy
 from fmsd.metrics.score_scale import scale_metrics
-from fmsd.report.labels import row_labels
+from fmsd.report.external_rows import join_external
+from fmsd.report.labels import RowName, row_names
 from fmsd.report.stamped import coverage_remarks, remarks, stamped_facts, warn_of_other_protocol
 from fmsd.report.trainings import (
     has_results,
@@ -39,13 +40,14 @@ class Row:
     """A trained or merged run with its evaluations. Rows with the same label are seeds.
 
     Args:
-        label: the overrides that vary between the runs of a report, without the seed.
+        label: its name, see `fmsd.report.labels.row_names`.
         runs: the folders of its results: the run itself, then its evaluations, newest first.
         records: content of their `run.json`.
         results: their tidy results; the first folder with a dataset provides it.
         prediction_files: paths of the predictions by dataset.
         settings: digest of the training settings besides data and seed; None where the
             configuration is not kept.
+        setting: the overrides that vary between the runs of a report, as they were written.
     """
 
     label: str
@@ -55,6 +57,7 @@ class Row:
     results: pl.DataFrame
     prediction_files: Mapping[str, Path]
     settings: str | None = None
+    setting: str = ""
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -114,9 +117,19 @@ class Row:
         return self.results.filter(dataset=dataset)["stamp"].unique(maintain_order=True).to_list()
 
     def video_identity(self, dataset: str) -> tuple[str, str]:
-        """Digest of a dataset's frames, and the rule that groups them into videos."""
+        """What identifies the videos that are ranked, and the rule that groups frames into them.
+
+        The former is the digest of the dataset's frames; where the coverage leaves videos out, or
+        adds those without a frame, also that of the videos.
+        """
         facts = self.facts()[self.stamps_of(dataset)[0]]
-        return facts["manifest"], facts["naming"]
+        frames = facts["manifest"]
+        if "coverage" in facts:
+            expected = self._expected_frames(dataset)
+            ranked = cover(expected, policy(facts))["video"].unique().sort()
+            if not ranked.equals(framed(expected)["video"].unique().sort()):
+                frames += hashlib.sha256("\n".join(ranked).encode()).hexdigest()
+        return frames, facts["naming"]
 
     def test_of(self, dataset: str) -> tuple[Run, Mapping[str, Any]]:
         """The run or evaluation that tested a dataset, and the content of its `run.json`."""
@@ -142,40 +155,15 @@ class Row:
         Raises:
             InputError: the predictions are gone, changed or damaged.
         """
+        facts = self.facts()[self.stamps_of(dataset)[0]]
+        return cover(self._expected_frames(dataset), policy(facts))
+
+    def _expected_frames(self, dataset: str) -> pl.DataFrame:
+        """The predictions on a dataset, a row per expected frame."""
         path = self.prediction_files[dataset]
         run, _ = self.test_of(dataset)
         run.check(f"predictions/{path.name}")
-        facts = self.facts()[self.stamps_of(dataset)[0]]
-        return cover(read_predictions(path), policy(facts))
-
-
-def join_external(runs: Sequence[Run], records: Mapping[Run, Mapping[str, Any]]) -> list[list[Run]]:
-    """The runs, those of one external detector on different datasets together, the newest first.
-
-    Scores that were imported from several files are of one detector if they have one label.
-    """
-    joined: dict[str, list[tuple[list[Run], set[str]]]] = {}
-    for run in sorted(runs, key=lambda one: str(records[one].get("time")), reverse=True):
-        record = records[run]
-        external, label = record.get("external"), record.get("label")
-        if external is None:
-            joined[f"run {run.folder}"] = [([run], set())]
-            continue
-        facts = {name: value for name, value in external.items() if name != "levels"}
-        words = sorted(word for word in record["overrides"] if word.lstrip("+").startswith("args"))
-        file_alone = external["kind"] == "scores" and label is not None
-        same = json.dumps([label] if file_alone else [label, facts, words], sort_keys=True)
-        datasets = {*((record.get("manifests") or {}).get("test") or {})}
-        rows = joined.setdefault(same, [])
-        fitting = next((row for row in rows if row[1].isdisjoint(datasets)), None)
-        if fitting is None:
-            rows.append(([run], datasets))
-        else:
-            fitting[0].append(run)
-            fitting[1].update(datasets)
-    groups = [own for rows in joined.values() for own, _ in rows]
-    places = {run: place for place, run in enumerate(runs)}
-    return sorted(groups, key=lambda own: min(places[run] for run in own))
+        return read_predictions(path)
 
 
 def load_rows(folder: Path) -> list[Row]:
@@ -188,11 +176,12 @@ def load_rows(folder: Path) -> list[Row]:
             seeds of one label differ in their settings.
     """
     groups = _group_by_training(folder)
-    labels = row_labels([records[0] for _, records in groups])
+    names = row_names([records[0] for _, records in groups])
     first_runs: dict[tuple[str, int | None], Run] = {}
     first_settings: dict[str, tuple[Run, dict[str, Any]]] = {}
     rows = []
-    for label, (runs, records) in zip(labels, groups, strict=True):
+    for name, (runs, records) in zip(names, groups, strict=True):
+        label = name.label
         seed = records[0]["seed"]
         digest = None
         settings = training_settings(runs[0], records[0])
@@ -203,12 +192,14 @@ def load_rows(folder: Path) -> list[Row]:
             digest = settings_digest(settings)
         same = first_runs.setdefault((label, seed), runs[0])
         if same is not runs[0]:
+            equal = f"label={label}" if name.given else "equal overrides"
             raise InputError(
-                f"{same.folder} and {runs[0].folder} are the same run twice (equal overrides and "
-                "seed)",
-                "keep one of them below runs=FOLDER",
+                f"{same.folder} and {runs[0].folder} are the same run twice ({equal} and seed "
+                f"{seed})",
+                "keep one of them below runs=FOLDER"
+                + (", or give them different labels" if name.given else ""),
             )
-        rows.append(_build_row(label, seed, runs, records, digest))
+        rows.append(_build_row(name, seed, runs, records, digest))
     return rows
 
 
@@ -288,7 +279,7 @@ def _check_same_settings(
 
 
 def _build_row(
-    label: str,
+    name: RowName,
     seed: int | None,
     runs: Sequence[Run],
     records: Sequence[Mapping[str, Any]],
@@ -314,8 +305,9 @@ def _build_row(
             for name in new["dataset"].unique(maintain_order=True)
         }
     table = pl.concat(parts, how="diagonal")
-    label += f" ({ORACLE_RULE})" if table["selection"].str.contains(ORACLE_RULE).any() else ""
-    return Row(label, seed, tuple(runs), tuple(records), table, files, settings)
+    oracle = table["selection"].str.contains(ORACLE_RULE).any()
+    label = f"{name.label} ({ORACLE_RULE})" if oracle else name.label
+    return Row(label, seed, tuple(runs), tuple(records), table, files, settings, name.setting)
 
 
 def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import polars as pl
 
 from fmsd.metrics.ranking import METRICS, THRESHOLD_METRICS
 from fmsd.metrics.table import LEVELS
+from fmsd.report.columns import with_groups
 from fmsd.report.comparability import ColumnNotes
 from fmsd.report.rows import Row
 from fmsd.report.stamped import PIXELS
@@ -19,45 +20,29 @@ from fmsd.report.tables import (
     results_table,
 )
 
-SEEN, UNSEEN = "mean of the seen", "mean of the unseen"
-"""Columns of means over the datasets with frames in some row's training data, and the others."""
-
-
-def seen_unseen_means(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """The columns of means over seen and over unseen datasets, with their datasets.
-
-    A mean is left out if it is over one dataset, or if a row lacks one of its datasets.
-    """
-    trained = {name for row in rows for facts in row.facts().values() for name in facts["train"]}
-    if "unknown" in trained:
-        return {}
-    datasets = dict.fromkeys(dataset for row in rows for dataset in row.prediction_files)
-    means = {
-        SEEN: [dataset for dataset in datasets if dataset in trained],
-        UNSEEN: [dataset for dataset in datasets if dataset not in trained],
-    }
-    return {
-        name: parts
-        for name, parts in means.items()
-        if len(parts) > 1
-        and all(dataset in row.prediction_files for row in rows for dataset in parts)
-    }
-
 
 def all_metric_tables(
-    tidy: pl.DataFrame, tables: Mapping[str, Table], metric: str, means: Means, notes: ColumnNotes
+    tidy: pl.DataFrame,
+    tables: Mapping[str, Table],
+    metric: str,
+    means: Means,
+    notes: ColumnNotes,
+    groups: Mapping[str, Sequence[str]],
 ) -> dict[tuple[str, str], Table]:
     """The tables of all metrics by metric and level: the reported one first, video before frame.
 
     Args:
         tables: the tables of the reported metric by level.
+        groups: of the datasets, see `fmsd.report.columns.dataset_groups`.
     """
     levels = list(reversed(LEVELS))
     others = [
         name for name in (*METRICS, *THRESHOLD_METRICS) if name in tidy["metric"] and name != metric
     ]
     return {(metric, level): tables[level] for level in levels} | {
-        (name, level): with_caption(results_table(tidy, name, level, means, {}, notes), "")
+        (name, level): with_caption(
+            with_groups(results_table(tidy, name, level, means, {}, notes), groups), ""
+        )
         for name in others
         for level in levels
     }
@@ -66,7 +51,7 @@ def all_metric_tables(
 def with_interval_caption(table: Table, rows: Sequence[Row], resamples: int) -> Table:
     """Explains deviations and intervals in the caption."""
     parts = []
-    if len(rows) > len(table.cells):
+    if sum(row.label in table.cells for row in rows) > len(table.cells):
         parts.append("mean ± standard deviation over seeds")
     if resamples:
         parts.append(f"in brackets the 95 % interval over {resamples:,} resamples of the videos")

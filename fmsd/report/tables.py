@@ -16,6 +16,7 @@ from fmsd.metrics.interval import (
 )
 from fmsd.metrics.layout import format_video_counts
 from fmsd.report.comparability import ColumnNotes, join_letters
+from fmsd.report.coverage import scored_phrase, scored_shares
 
 LOWER_IS_BETTER = frozenset({"eer", "brier", "ece"})
 """Metrics of which low values are good."""
@@ -60,6 +61,7 @@ class Cell:
         signed: the value is a difference.
         mark: the letters of its notes.
         seeds: number of seeds, if the row has more elsewhere.
+        scored: the share of frames or videos with a score, where some have none.
     """
 
     value: float
@@ -73,6 +75,7 @@ class Cell:
     signed: bool = False
     mark: str = ""
     seeds: int | None = None
+    scored: float | None = None
 
     @property
     def number(self) -> str:
@@ -101,9 +104,10 @@ class Cell:
 
     @property
     def around(self) -> str:
-        """Everything that follows the value: deviation, interval and p-value."""
+        """Everything that follows the value: deviation, interval, p-value and coverage."""
         ends = f" {self.ends}" if self.ends else ""
-        return self.spread + ends + (f", {self.chance}" if self.chance else "")
+        parts = (self.chance, scored_phrase(self.scored))
+        return self.spread + ends + "".join(f", {part}" for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Table:
         videos: counts of real and fake videos of a column, as text.
         missing_intervals: a sentence on the columns without intervals.
         notes: each letter beside values, and its meaning.
+        groups: neighbouring columns with a name in common; empty without groups.
     """
 
     title: str
@@ -127,21 +132,12 @@ class Table:
     videos: Mapping[str, str] = field(default_factory=dict)
     missing_intervals: str = ""
     notes: Sequence[tuple[str, str]] = ()
+    groups: Sequence[tuple[str, Sequence[str]]] = ()
 
     @property
     def has_differences(self) -> bool:
         """Whether the values are differences from a baseline row."""
         return any(cell.signed for row in self.cells.values() for cell in row.values())
-
-    @property
-    def sizes(self) -> str:
-        """A sentence on the counts of test videos, for headers without them."""
-        parts = [
-            f"{column} {self.videos[column].removesuffix(' videos')}"
-            for column in self.columns
-            if column in self.videos
-        ]
-        return f"Test videos: {'; '.join(parts)}." if parts else ""
 
 
 def results_table(
@@ -167,7 +163,7 @@ def results_table(
     few = _too_few(shown)
     seeds = {label: part["seed"].n_unique() for (label,), part in tidy.group_by("run")}
     cells: dict[str, dict[str, Cell]] = {}
-    values = _with_means(shown, means)
+    values, scored = _with_means(shown, means), scored_shares(shown, means)
     for (label, column), part in values.group_by("run", "dataset", maintain_order=True):
         keys = [(str(label), dataset, level) for dataset in means.get(str(column), [str(column)])]
         too_few = any((label, dataset) in few for _, dataset, _ in keys)
@@ -186,6 +182,7 @@ def results_table(
             few=too_few,
             mark=join_letters(notes.cells.get(key, "") for key in keys),
             seeds=part.height if part.height < seeds[label] else None,
+            scored=scored.get((str(label), str(column))),
         )
     return Table(
         f"{METRIC_NAMES.get(metric, metric)} per {level}",

@@ -69,6 +69,13 @@ class External(TypedDict):
     levels: list[str]
 
 
+class NamedExpert(TypedDict):
+    """An expert of a merge: its name in reports, and the digest of its weights."""
+
+    name: str
+    sha256: str
+
+
 class RunRecord(TypedDict, total=False):
     """The kinds of all keys; which ones there are depends on the verb and version that wrote it."""
 
@@ -90,9 +97,10 @@ class RunRecord(TypedDict, total=False):
     steps: Count
     finished: bool
     merged: list[str]
+    experts: list[NamedExpert]
+    label: str | None
     imported: Imported
     external: External
-    label: str | None
     run: str
     trainable: Count
     parameters: Count

@@ -40,9 +40,10 @@ from fmsd.figures.merges import draw_domains
 from fmsd.merge.task_vectors import Merger
 from fmsd.metrics.coverage import check_coverage
 from fmsd.models.detector import Detector
-from fmsd.peft.experts import check_count
+from fmsd.peft.experts import Expert, check_count
 from fmsd.quoting import shell_override
 from fmsd.redaction import redact_words
+from fmsd.report.labels import row_names
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
 from fmsd.runs.configuration import training_settings
@@ -76,6 +77,7 @@ def merge(
     ceiling: Sequence[Path] | None = None,
     overlap: str = REFUSE,
     coverage: str | None = None,
+    label: str | None = None,
 ) -> Run:
     """Merges experts tensor by tensor, and tests the result if there is data.
 
@@ -92,6 +94,7 @@ def merge(
             beside those of the experts.
         overlap: what happens to tests on training frames of the experts, see `fmsd.data.overlap`.
         coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
+        label: the name of its row in reports; None for one that names its experts.
 
     Raises:
         InputError: the experts cannot be merged, or the data cannot be used; nothing is written.
@@ -126,6 +129,7 @@ def merge(
         record = run_record(inputs, experts, data, tests, command, search, counts) | {
             "overrides": redact_words(overrides),
             "choices": dict(choices),
+            "label": label,
             "seed": seed,
             "seconds": round(time.monotonic() - start, 1),
         }
@@ -133,8 +137,7 @@ def merge(
             record["manifests"]["validation"] = describe_datasets(data.splits.validation)
         if data and tests:
             run.write_record(record)
-            stamps = score_merge(run, inputs, detector, data, trainer, record, coverage)
-            record["stamps"] = stamps
+            record["stamps"] = score_merge(run, inputs, detector, data, trainer, record, coverage)
         run.finish(record)
         if not (data and tests):
             log.info(NOTHING_TESTED, shell_override("run", folder))
@@ -240,11 +243,29 @@ def run_record(
         "monitored": search["best"] if search else None,
         "epoch": None,
         "merged": [expert.label for expert in inputs.experts],
+        "experts": named_experts(inputs.experts),
         "trainable": 0,
         "parameters": sum(shape.numel() for shape in shapes.values()),
         "manifests": {"test": manifest_records(tests)},
         "skipped": data.skipped if data and data.selection.test else [],
     }
+
+
+def named_experts(experts: Sequence[Expert]) -> list[dict[str, str]]:
+    """The name of each expert in a report on the experts alone, and the digest of its weights.
+
+    Files of weights, and folders of runs that do not record their overrides, keep their label.
+    """
+    records = [Run(expert.path).record() if expert.path.is_dir() else {} for expert in experts]
+    known = [record for record in records if "overrides" in record]
+    names = iter(row_names(known))
+    return [
+        {
+            "name": next(names).label if "overrides" in record else expert.label,
+            "sha256": expert.sha256,
+        }
+        for expert, record in zip(experts, records, strict=True)
+    ]
 
 
 def score_merge(

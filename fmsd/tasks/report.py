@@ -12,6 +12,7 @@ from fmsd.errors import InputError, sentence
 from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
 from fmsd.ownership import check_replaceable
+from fmsd.report.columns import dataset_groups, group_means, with_groups
 from fmsd.report.comparability import ColumnNotes, compare_stamps
 from fmsd.report.evidence import recompute_rows
 from fmsd.report.forgeries import forgery_results, plot_forgeries
@@ -33,7 +34,6 @@ from fmsd.report.sections.papers import papers_markdown
 from fmsd.report.summary import (
     all_metric_tables,
     baseline_table,
-    seen_unseen_means,
     with_interval_caption,
 )
 from fmsd.report.tables import Table, results_table
@@ -96,8 +96,12 @@ def report(
     if by == "domain":
         return report_forgeries(runs, rows, metric, notes, out, resamples)
 
-    means = seen_unseen_means(rows)
-    tables = {level: results_table(tidy, metric, level, means, {}, notes) for level in LEVELS}
+    groups = dataset_groups(rows)
+    means = group_means(groups, rows)
+    tables = {
+        level: with_groups(results_table(tidy, metric, level, means, {}, notes), groups)
+        for level in LEVELS
+    }
     if out is None and baseline is None:
         print_tables(tables.values(), len(rows), runs)
         return tidy
@@ -107,7 +111,7 @@ def report(
     samples = statistics.samples
     for level in LEVELS:
         table = results_table(tidy, metric, level, means, samples, notes)
-        tables[level] = with_interval_caption(table, rows, resamples)
+        tables[level] = with_interval_caption(with_groups(table, groups), rows, resamples)
     differences = []
     if baseline is not None:
         differences = [
@@ -121,7 +125,7 @@ def report(
     overview = Overview(
         folder=runs,
         rows=rows,
-        tables=all_metric_tables(tidy, tables, metric, means, notes),
+        tables=all_metric_tables(tidy, tables, metric, means, notes, groups),
         differences=differences,
         lines=lines,
         resamples=statistics,
@@ -184,7 +188,11 @@ def load_results(
     rows = load_rows(runs)
     notes = compare_stamps(rows, differ)
     check_metric(metric, tidy_results(rows))
-    baseline = None if against is None else find_label(against, (row.label for row in rows))
+    baseline = (
+        None
+        if against is None
+        else find_label(against, (row.label for row in rows), (row.setting for row in rows))
+    )
     return recompute_rows(rows), notes, baseline
 
 
@@ -309,7 +317,7 @@ def write_tables(
         names: of these three files, in this order.
         more: what follows the tables in Markdown.
     """
-    tables = list(tables)
+    tables = [table for table in tables if table.cells]
     write_text(out / names[0], tidy.write_csv())
     write_text(out / names[1], markdown_tables(tables) + more)
     write_text(out / names[2], latex_tables(tables))

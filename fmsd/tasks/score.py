@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 
 from fmsd.console import print_place, print_table
+from fmsd.data.extraction.crops import Recipe
+from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.external_run import claimed_run, fill_external_run
 from fmsd.engine.scoring import check_expected
@@ -56,6 +58,7 @@ def score(
     with claimed_run(folder, config) as run:
         data.load("tests")
         check_expected(data, coverage)
+        warn_of_other_margins(data, declared.margin)
         found = {
             name: score_frames(scorer, manifest, declared.size, data.batch_size, data.workers)
             for name, manifest in data.tests.items()
@@ -78,6 +81,26 @@ def score(
     print_auc_table(table, f"AUC of {label or about['detector']}", cost_line(record))
     print_place(f"The scores lie in {folder}", folder)
     return run
+
+
+def warn_of_other_margins(data: DataModule, margin: float | None) -> None:
+    """Warns of test datasets whose face crops have another margin than the detector was made for.
+
+    Args:
+        margin: as the detector declares it; None if unknown.
+    """
+    for name, manifest in data.tests.items():
+        crops = crop_settings(manifest.root)
+        cut = None if crops is None else crops.get("margin", Recipe().margin)
+        if margin is not None and cut is not None and cut != margin:
+            log.warning(
+                "The faces of %s were cropped with a margin of %s, and the detector was made for "
+                "%s: extract them with fmsd extract margin=%s, or its scores mean little.",
+                name,
+                cut,
+                margin,
+                margin,
+            )
 
 
 def print_outcomes(scores: Mapping[str, pl.DataFrame]) -> None:

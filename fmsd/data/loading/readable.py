@@ -1,6 +1,7 @@
 """Test frames of which some cannot be read: those are left out of their batch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset, default_collate
@@ -10,7 +11,7 @@ from fmsd.errors import InputError
 from fmsd.types import Frames
 
 
-class ReadableFrames(Dataset[Frames | None]):
+class ReadableFrames(Dataset[Any]):
     """The frames of a dataset, and None in place of those that cannot be read."""
 
     def __init__(self, frames: FrameDataset) -> None:
