@@ -34,7 +34,7 @@ def scale_metrics(scale: str) -> list[str] | None:
     return list(CURVE_METRICS) if scale == "score" else None
 
 
-def score_bounds(values: Sequence[Float64[ndarray, " frames"]]) -> tuple[float, float] | None:
+def score_bounds(values: Sequence[Float64[ndarray, " _"]]) -> tuple[float, float] | None:
     """The smallest and the largest finite score of all datasets; None if there is none."""
     finite = np.concatenate([each[np.isfinite(each)] for each in values] or [np.empty(0)])
     return (float(finite.min()), float(finite.max())) if len(finite) else None
