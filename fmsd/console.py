@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -33,8 +35,10 @@ def print_table(
 ) -> None:
     """Prints a table with a caption; the first column is left-aligned, the others right-aligned.
 
-    A file or pipe gets the table in its full width. Nothing is printed if there are no rows. With
-    `--json` the records go into the document, and nothing is printed.
+    Lines are broken between words. Where the longest words do not fit beside each other, every row
+    is a block with a line for each column. A file or pipe is 200 characters wide. Nothing is
+    printed if there are no rows. With `--json` the records go into the document, and nothing is
+    printed.
 
     Args:
         text_columns: further columns that are left-aligned.
@@ -47,16 +51,86 @@ def print_table(
     if not rows:
         return
     console = Console() if is_terminal() else Console(width=200)
-    table = Table()
-    for index, column in enumerate(header):
-        table.add_column(
-            Text(column),
-            justify="right" if index and column not in text_columns else "left",
-            overflow="fold",
+    prose = [index for index, name in enumerate(header) if not index or name in text_columns]
+    widths = column_widths([header, *rows], console.width - 3 * len(header) - 1, prose)
+    if widths is None:
+        body = _blocks(header, rows, console.width)
+    else:
+        body = Table()
+        for index, (column, width) in enumerate(zip(header, widths, strict=True)):
+            justify = "right" if index and column not in text_columns else "left"
+            body.add_column(Text(column), justify=justify, overflow="fold", width=width)
+        for row in rows:
+            body.add_row(*map(Text, row))  # a plain string's [brackets] would be taken for a style
+    console.print(Text(title, "italic"), body, *([Text(caption)] if caption else []), sep="\n")
+
+
+def column_widths(
+    lines: Sequence[Sequence[str]], available: int, prose: Collection[int] = ()
+) -> list[int] | None:
+    """The widths of columns that together fit, without a break within a word.
+
+    Args:
+        lines: the cells of each line, the header first.
+        available: characters for all columns together.
+        prose: the indices of columns whose cells may have any number of lines; all others may have
+            two.
+
+    Returns:
+        None if the narrowest columns do not fit beside each other.
+    """
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(_longest_line, column)) for column in columns]
+    least = [
+        max(
+            _longest_word(cell) if index in prose or not place else _width_of_two_lines(cell)
+            for place, cell in enumerate(column)
         )
-    for row in rows:
-        table.add_row(*map(Text, row))  # a plain string's [brackets] would be taken for a style
-    console.print(Text(title, "italic"), table, *([Text(caption)] if caption else []), sep="\n")
+        for index, column in enumerate(columns)
+    ]
+    if sum(least) > available:
+        return None
+    while sum(widths) > available:  # the widest column that can be narrower becomes so
+        widest = max(
+            (index for index in range(len(widths)) if widths[index] > least[index]),
+            key=lambda index: widths[index],
+        )
+        widths[widest] -= 1
+    return widths
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _longest_line(text: str) -> int:
+    return max(map(cell_len, text.splitlines()), default=0)
+
+
+def _width_of_two_lines(text: str) -> int:
+    """The width at which a text, broken between words, has two lines."""
+    words = text.split()
+    halves = ((" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words) + 1))
+    return min((max(map(cell_len, pair)) for pair in halves), default=0)
+
+
+def _blocks(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """A block for each row: its first cell, and below it a line for every other column.
+
+    A row without a first cell has that of the row above.
+    """
+    names = [", ".join(column.splitlines()) for column in header[1:]]
+    longest = max(map(_longest_line, (cell for row in rows for cell in row[1:])), default=0)
+    room = max(width - longest - 4, width // 2 - 2)  # for names, in front of the values
+    body, title = Table.grid(padding=(0, 2, 0, 0)), ""
+    body.add_column(overflow="fold", max_width=room)
+    body.add_column(overflow="fold")
+    for first, *rest in rows:
+        title = first or title
+        body.add_row(Text(title, "bold"))
+        for name, cell in zip(names, rest, strict=True):
+            body.add_row(Padding(Text(name), (0, 0, 0, 2)), Text(cell))
+    return body
 
 
 def print_place(sentence: str, place: Path) -> None:

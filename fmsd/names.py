@@ -10,12 +10,16 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from fmsd.errors import InputError
+from fmsd.quoting import printable
 
 LONGEST = 255
 """Bytes of a file name that every file system accepts."""
 
 LONGEST_NAME = 200
 """Bytes of a name that is part of a longer file name, as in `heatmaps_NAME.png`."""
+
+LONGEST_LABEL = 80
+"""Characters of the name of a row in a report, at most."""
 
 RELATIVE = "use a path relative to data.root, without its first /"
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -144,3 +148,28 @@ def _refuse(text: object, what: str, fault: tuple[str, str] | None) -> None:
     if fault is not None:
         shown = repr(text) if len(repr(text)) <= 100 else f"{repr(text)[:97]}..."
         raise InputError(f"The {what} {shown} {fault[0]}", fault[1])
+
+
+def check_label(label: object, key: str = "label") -> None:
+    """Rejects a text that cannot be the name of a row in a report.
+
+    Args:
+        label: None for no name.
+
+    Raises:
+        InputError: it is no text, blank, too long, or holds a control character.
+    """
+    if label is None:
+        return
+    if (
+        isinstance(label, str)
+        and label == label.strip() != ""
+        and label.isprintable()
+        and len(label) <= LONGEST_LABEL
+    ):
+        return
+    shown = printable(str(label))
+    raise InputError(
+        f"{key}={shown if len(shown) <= 100 else f'{shown[:97]}...'} cannot name a row of a report",
+        f"give one line of text of at most {LONGEST_LABEL} characters, without blanks at its ends",
+    )

@@ -107,7 +107,7 @@ def forensics(root: Path) -> Path:
     return root
 
 
-FFPP = functools.partial(ffpp.scan, manipulations=["Deepfakes"])
+FFPP = functools.partial(ffpp.scan, dataset="few", manipulations=["Deepfakes"])
 
 
 def cut(root: Path) -> None:

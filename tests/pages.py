@@ -1,6 +1,8 @@
 """Pages as HTML and in a browser: their elements, contrast, complaints and requests."""
 
 import contextlib
+import html
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -89,3 +91,16 @@ def quiet_tab(browser: Any, page: Path) -> Iterator[Any]:
     context.close()
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
+
+
+def tables(page: Path, section: str) -> list[list[list[str]]]:
+    """The cells of the tables of a section, as texts with single spaces."""
+    part = page.read_text().split(f'<section id="{section}">')[1].split("</section>")[0]
+    found = []
+    for table in re.findall(r"<tbody>(.*?)</tbody>", part, re.DOTALL):
+        rows = re.findall(r"<tr>(.*?)</tr>", table)
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+        found.append(
+            [[html.unescape(" ".join(re.sub("<.*?>", " ", c).split())) for c in r] for r in cells]
+        )
+    return found

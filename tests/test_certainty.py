@@ -14,9 +14,9 @@ import pytest
 from fmsd.metrics.interval import MIN_VIDEOS, enough_videos, holm_correction
 from fmsd.metrics.layout import format_video_counts
 from fmsd.metrics.table import compute_results
+from fmsd.report.columns import UNSEEN
 from fmsd.report.comparability import ColumnNotes
 from fmsd.report.markup import latex_tables, markdown_tables
-from fmsd.report.summary import UNSEEN
 from fmsd.report.tables import CHANCE, LOWER_IS_BETTER, results_table
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli.conf_files import groups
+from fmsd.cli.examining import with_unread_data
 from fmsd.cli.file_words import split_files
 from fmsd.cli.help import file_header, file_keys, help_page
 from fmsd.cli.hydra_run import output_error
@@ -221,7 +222,7 @@ def test_the_examples_of_help_are_commands_that_compose(
     for example in examples:
         program, name, *words = [word for word in shlex.split(example) if word != "--json"]
         assert (program, name) == ("fmsd", verb)
-        words, _ = split_files(verb, words, groups(verb))
+        words, _ = split_files(verb, with_unread_data(verb, words), groups(verb))
         overrides = [word for word in to_hydra_overrides(verb, words, groups(verb)) if word != "-m"]
         parsed = OverridesParser.create().parse_overrides(overrides)
         single = [

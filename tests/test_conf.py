@@ -107,7 +107,7 @@ def test_the_keys_of_the_loaders_are_those_of_their_file_and_of_the_data_module(
 
 @pytest.mark.parametrize("verb", list(VERBS))
 def test_every_verb_has_a_configuration(verb: str) -> None:
-    needed = {name: ["data=synthetic"] for name in ("doctor", "extract", "index", "pack")}
+    needed = {name: ["data=synthetic"] for name in ("doctor", "extract", "index", "pack", "score")}
     assert compose(verb, *needed.get(verb, [])) is not None
 
 

@@ -124,7 +124,7 @@ def differences(group: str, choice: str) -> Iterator[tuple[str, dict[str, tuple[
 CHOICES = [
     (group, choice)
     for group, choice in GROUPS
-    if group not in ("experiments", "protocol", "trainer", "logger", "launcher", "sweeper")
+    if group not in ("experiments", "protocol", "suite", "trainer", "logger", "launcher", "sweeper")
 ]
 
 

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli.conf_files import groups
+from fmsd.cli.examining import with_unread_data
 from fmsd.cli.file_words import split_files
 from fmsd.cli.overrides import to_hydra_overrides
 from fmsd.package_files import CONF
@@ -175,7 +176,7 @@ def test_the_commands_on_the_pages_compose(command: str) -> None:
     program, verb, *arguments = shlex.split(command, comments=True)
     verb = "train" if program == "python" else verb
     arguments = [argument for argument in arguments if argument != "..."]
-    arguments, _ = split_files(verb, arguments, groups(verb))
+    arguments, _ = split_files(verb, with_unread_data(verb, arguments), groups(verb))
     overrides = [
         override
         for override in to_hydra_overrides(verb, arguments, groups(verb))

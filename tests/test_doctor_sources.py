@@ -131,13 +131,13 @@ WHOLE = {split: {"real": 2, "Deepfakes": 2} for split in SPLITS}
 def test_what_the_source_says_and_whole_copies_are_compared(tmp_path: Path) -> None:
     root = forensics(tmp_path / "ff")
     assert (
-        examined(module(root, FFPP, "ff++", expected=WHOLE, names="sources"), tmp_path)["findings"]
+        examined(module(root, FFPP, "few", expected=WHOLE, names="sources"), tmp_path)["findings"]
         == {}
     )
     frames = root / "manipulated_sequences/Deepfakes/c23/frames"
     shutil.rmtree(frames / "000_001")
     (frames / "004_005").rename(frames / "777")
-    report = examined(module(root, FFPP, "ff++", expected=WHOLE, names="sources"), tmp_path)
+    report = examined(module(root, FFPP, "few", expected=WHOLE, names="sources"), tmp_path)
     assert {
         check: finding["severity"] for check, finding in report["findings"].items()
     } == dict.fromkeys(("missing", "unlisted", "fewer videos than a whole copy"), "warning")
@@ -149,7 +149,7 @@ def test_what_the_source_says_and_whole_copies_are_compared(tmp_path: Path) -> N
     ]
     shutil.rmtree(frames / "002_003")
     shutil.rmtree(frames / "003_002")
-    report = examined(module(root, FFPP, "ff++", expected=WHOLE, names="sources"), tmp_path)
+    report = examined(module(root, FFPP, "few", expected=WHOLE, names="sources"), tmp_path)
     absent = report["findings"]["parts without a video"]
     assert (absent["severity"], absent["examples"]) == ("fatal", ["Deepfakes val 0 of 2"])
 
@@ -158,7 +158,7 @@ def test_a_domain_whose_name_is_part_of_a_path_is_not_taken_for_missing(tmp_path
     root = forensics(tmp_path / "ff")
     shutil.rmtree(root / "original_sequences/youtube/c23/frames/000")
     whole = {"train": {"real": 2, "Deepfakes": 2, "youtube": 5, "a": 5}}
-    findings = examined(module(root, FFPP, "ff++", expected=whole), tmp_path)["findings"]
+    findings = examined(module(root, FFPP, "few", expected=whole), tmp_path)["findings"]
     assert "/youtube/" in findings["missing"]["examples"][0]
     left_out = findings["domains that are not there"]
     assert (left_out["severity"], left_out["examples"]) == (

@@ -83,7 +83,7 @@ def test_rows_are_neither_lacking_nor_invented(runs: Path) -> None:
     with pytest.raises(InputError, match=r"has a row \(dataset ff, level frame, metric eer\)"):
         report(runs)
     whole.filter(pl.col("metric") != "eer").write_csv(path)  # as an older version wrote it
-    values = report(runs, "eer").filter(run="method=lora", dataset="ff", metric="eer")["value"]
+    values = report(runs, "eer").filter(run="lora", dataset="ff", metric="eer")["value"]
     assert values.to_list() == whole.filter(dataset="ff", metric="eer")["value"].to_list()
 
 
@@ -134,7 +134,7 @@ def test_an_edited_threshold_is_named(runs: Path, caplog: pytest.LogCaptureFixtu
     run = Run(runs / "lora")
     right = with_thresholds(run)
     value = run.results().filter(dataset="ff", level="video", metric="bacc_val")["value"].item()
-    tidy = report(runs, "bacc_val").filter(run="method=lora", dataset="ff", level="video")
+    tidy = report(runs, "bacc_val").filter(run="lora", dataset="ff", level="video")
     assert tidy.filter(metric="bacc_val")["value"].item() == value
     run.write_record(run.record() | {"thresholds": right | {"video": right["video"] + 0.002}})
     with pytest.raises(InputError) as refused:
@@ -229,12 +229,12 @@ def test_a_copy_of_a_run_is_no_other_seed(
     copy = Run(runs / "lora_copy")
     copy.write_record(copy.record() | {"seed": 5, "overrides": ["method=lora", "seed=5"]})
     tidy = report(runs)
-    assert tidy.filter(run="method=lora")["seed"].unique().to_list() == [0]
+    assert tidy.filter(run="lora")["seed"].unique().to_list() == [0]
     assert (
         f"{runs / 'lora_copy'} is left out: its predictions are those of {runs / 'lora'}, so it is "
         "a copy and no other seed."
     ) in caplog.messages
-    shown = [line for line in capsys.readouterr().out.splitlines() if "method=lora" in line[:20]]
+    shown = [line for line in capsys.readouterr().out.splitlines() if "lora" in line[:20]]
     assert len(shown) == 2
     assert "±" not in "".join(shown)
 

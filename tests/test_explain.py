@@ -23,6 +23,7 @@ from fmsd.models.attribution import default_method, gradcam, rollout, rollout_ma
 from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features_and_logits
 from fmsd.peft.inject import fold_layers
+from fmsd.tasks.explain import coarse_sentence, heatmap_title
 from tests.conftest import METHODS, grow_tree, tiny_vit
 from tests.foreign_runs import RECORD
 
@@ -644,3 +645,10 @@ def test_a_merge_of_files_needs_data(
     (tmp_path / "run.json").write_text(json.dumps(RECORD))
     assert main(["explain", f"run={tmp_path}"]) == 2
     assert "give data=NAME" in capsys.readouterr().err
+
+
+def test_a_map_coarser_than_seven_cells_is_said_to_be() -> None:
+    assert coarse_sentence((7, 7)) == coarse_sentence((14, 16)) == ""
+    assert coarse_sentence((2, 7)).startswith("The maps have 2 x 7 cells, fewer than 7 x 7")
+    assert heatmap_title("Grad-CAM", coarse_sentence((2, 2))).count("\n") == 3
+    assert heatmap_title("Grad-CAM", "").count("\n") == 2

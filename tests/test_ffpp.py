@@ -182,8 +182,12 @@ def test_ffpp_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     assert problem.kind == "unlisted"
     assert "999 is in none of the official splits" in problem.what
     (root / "splits" / "val.json").unlink()
-    with pytest.raises(InputError, match=r"split was not found in .*data\.source\.splits=PATH"):
+    with pytest.raises(InputError, match=r"ff/splits lacks val\.json; copy it there from dataset/"):
         list(ffpp.scan(root))
+    with pytest.raises(
+        InputError, match=r"mine holds no split .*; correct data\.source\.splits=PATH"
+    ):
+        list(ffpp.scan(root, splits="mine"))
     videos = tmp_path / "videos"
     for folder_ in (
         "original_sequences/youtube",

@@ -151,8 +151,8 @@ def test_videos_that_seldom_show_a_face_are_named(tmp_path: Path, find: YuNet) -
     ]
     assert sentences(none, Recipe()) == [
         (
-            "No face at all: in 1 of 1 videos, none among them; they are recorded, but are in no "
-            "table of results."
+            "No face at all: in 1 of 1 videos, none among them; a test counts them as videos "
+            "without a score (coverage=)."
         )
     ]
 

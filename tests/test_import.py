@@ -21,7 +21,7 @@ from fmsd.engine.detectors import load_folded_detector
 from fmsd.errors import InputError
 from fmsd.models.detector import detector
 from fmsd.peft import adapter
-from fmsd.report.labels import row_labels
+from fmsd.report.labels import row_names
 from fmsd.runs.folder import Run
 from fmsd.tasks import import_detector
 from fmsd.tasks.fold import timm_call
@@ -190,7 +190,7 @@ def test_what_cannot_be_imported_leaves_nothing(
             "backbone.size=64",
             "backbone.img_size=96",
         ): "cannot compute an image of 64",
-        (f"weights={published}", out, *NARROW, "name=' '"): "cannot name a row of a report",
+        (f"weights={published}", out, *NARROW, "label=' '"): "cannot name a row of a report",
         ("weights=hf://yermandy/GenD", out): "download the file, with its config.json",
     }
     for words, sentence in cases.items():
@@ -239,16 +239,19 @@ def test_rows_of_imports_are_told_apart() -> None:
         about = {"detector": detector, "sha256": digest * 64, "name": name}
         return {"imported": about, "overrides": ["weights=x", *overrides]}
 
-    assert row_labels(
-        [
-            record("Effort", "a"),
-            record("D", "b"),
-            record("D", "b", "++backbone.mean=[0,0,0]"),
-            record("D", "c", name="SBI"),
-        ]
-    ) == ["imported Effort", "imported D", "imported D backbone.mean=[0,0,0]", "imported SBI"]
-    two = [record("D", "b"), record("D", "c")]
-    assert row_labels(two) == ["imported D bbbbbbbb", "imported D cccccccc"]
+    def names(*records: Any) -> list[str]:
+        return [name.label for name in row_names(records)]
+
+    assert names(
+        record("Effort", "a"),
+        record("D", "b"),
+        record("D", "b", "++backbone.mean=[0,0,0]"),
+        record("D", "c", name="SBI"),
+    ) == ["imported Effort", "imported D", "imported D, mean 0 and 0 and 0", "imported SBI"]
+    assert names(record("D", "b"), record("D", "c")) == [
+        "imported D, sha256 bbbbbbbb",
+        "imported D, sha256 cccccccc",
+    ]
 
 
 @pytest.mark.slow
@@ -277,9 +280,9 @@ def test_a_report_marks_that_the_trainings_of_two_imports_differ(
     )
     start = "imported DeepfakeBench's CLIP"
     assert set(results["run"]) == {
-        f"{start} {one[:8]}",
-        f"{start} {one[:8]} {mean}",
-        f"{start} {other[:8]}",
+        f"{start}, sha256 {one[:8]}",
+        f"{start}, mean 0.4 and 0.4 and 0.4, sha256 {one[:8]}",
+        f"{start}, sha256 {other[:8]}",
     }
     html = (tmp_path / "report" / "report.html").read_text()
     repeated = html[html.index('id="repeat"') :]

@@ -24,9 +24,10 @@ from fmsd.metrics.interval import (
     resample_metrics,
     weighted_metrics,
 )
-from fmsd.metrics.ranking import METRICS, THRESHOLD_METRICS
+from fmsd.metrics.ranking import METRICS, THRESHOLD_METRICS, curve_auc
 from fmsd.metrics.table import LEVELS, compute_results, with_scores
 from fmsd.metrics.video import aggregate_videos, group_by_folder
+from fmsd.metrics.video_pairs import resampled_auc
 
 NAMES = [*METRICS, *THRESHOLD_METRICS]
 
@@ -317,3 +318,33 @@ def test_what_cannot_be_resampled_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=sentence):
             resample_metrics(table, ["acc", metric], level, video_score=video_score)
+
+
+@pytest.mark.parametrize("kind", ["distinct", "tied", "mixed videos", "constant", "large counts"])
+def test_the_auc_of_pairs_of_videos_is_that_of_the_curves(kind: str) -> None:
+    """Bit by bit, and None where the curves cost less."""
+    rng = np.random.default_rng(5)
+    video = rng.permutation(np.repeat(np.arange(40), rng.integers(20, 60, 40)))
+    label = (video % 3 == 0).astype(np.int64)
+    if kind == "mixed videos":
+        label |= (video % 7 == 0) & (rng.random(len(video)) < 0.5)
+    score = rng.normal(0.3 * label, 1)
+    if kind == "tied":
+        score = score.round(1)
+    if kind == "constant":
+        score[:] = 0.25
+    counts = rng.poisson(1, (30, 40)).astype(np.uint8)
+    if kind == "large counts":
+        counts[0] = 255
+    parts = Draws(*map(torch.from_numpy, (score, label, video, counts)))
+    found = resampled_auc(parts.score, parts.label, parts.video, parts.counts)
+    assert found is not None
+    expected = torch.cat([curve_auc(curve) for curve in parts.curves()])
+    assert torch.equal(found, expected)
+    single = Draws(
+        *map(
+            torch.from_numpy,
+            (score[:500], label[:500], np.arange(500), np.ones((3, 500), np.uint8)),
+        )
+    )
+    assert resampled_auc(single.score, single.label, single.video, single.counts) is None

@@ -39,7 +39,7 @@ def test_copies_of_a_run_that_loggers_keep_are_no_runs(runs: Path) -> None:
     assert run_folders(runs, "run.json") == [runs / "a", later, runs / "mlflow_trial/b"]
     assert run_folders(runs / "a", "run.json") == [runs / "a", later]
     assert run_folders(runs / "gone", "run.json") == []
-    assert set(report(runs)["run"]) == {"method=a", "method=b"}
+    assert set(report(runs)["run"]) == {"a", "b"}
 
 
 def test_a_folder_of_runs_may_have_the_name_of_a_part_of_a_run(runs: Path) -> None:

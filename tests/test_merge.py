@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from fmsd.cli.main import main
 from fmsd.engine.merging import domain_table
 from fmsd.package_files import CONF
+from fmsd.report.naming import choice_name
 from fmsd.runs.folder import Run
 from fmsd.tasks import merge as merging
 from tests.specialists import METHODS, RUNS, fold_specialists, record, weights
@@ -110,7 +111,7 @@ def test_every_merger_makes_a_run_like_any_other(
     capsys.readouterr()
     assert main(["report", "runs=sweep"]) == 0
     said = capsys.readouterr().out
-    assert all(f"merger={merger}" in said for merger in MERGERS)
+    assert all(f"{choice_name(merger)} of " in said for merger in MERGERS)
 
 
 def test_a_merge_in_a_sweep_is_skipped_while_its_experts_are_what_they_were(

@@ -141,7 +141,7 @@ def test_empty_environment_trains_evaluates_and_reports(environment: Path, tmp_p
     fmsd("evaluate", f"run={next((tmp_path / 'runs').glob('*probe*'))}")
     fmsd("report", "runs=runs", "out=report")
     results = pl.read_csv(tmp_path / "report" / "results.csv")
-    assert set(results["run"]) == {"method=fmsd", "method=full", "method=probe"}
+    assert set(results["run"]) == {"fmsd", "full", "probe"}
     assert set(results["dataset"]) >= {"synthetic", "synthetic_shift"}
     assert (tmp_path / "report" / "report.html").is_file()
     fmsd("train", "method=ia3", "data=synthetic", "trainer=smoke", "hydra.run.dir=plugin")

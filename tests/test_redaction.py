@@ -192,7 +192,7 @@ def test_a_password_of_a_data_source_stays_a_lookup() -> None:
 
 def test_every_setting_of_a_training_is_of_the_computation_or_of_its_loggers() -> None:
     keys = set(settings("train", "data=folder", "data.root=/d"))
-    assert keys - {"resume", "trust", "logger"} <= {*COMPUTED}
+    assert keys - {"resume", "trust", "logger", "label"} <= {*COMPUTED}
 
 
 def lookups(logger: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def test_the_picture_shows_the_means_of_videos(
     ((rows, columns, values, metric, inverted),) = drawn
     assert metric == "AUC"
     assert inverted == [(1, columns.index("ff/puppet"))]
-    assert rows == ["merger=average", "data.domains=[swap]"]
+    assert rows == ["average of swap0 + swap1", "forgeries swap"]
     for row, label in enumerate(rows):
         for column, name in enumerate(columns):
             dataset, domain = name.split("/")
@@ -62,7 +62,8 @@ def test_the_command_and_what_it_refuses(
     )
     assert (tmp_path / "tables" / "report.html").is_file()
     for words, sentence in {
-        ("by=colour",): "by=colour is unknown; choose one of dataset, domain.",
+        ("by=colour",): "by=colour is unknown; choose one of dataset, domain, split, compression.",
+        ("holm=row",): "holm=row is unknown; choose one of column, table.",
         ("metric=f1",): "metric=f1 is unknown; choose one of acc, ap, auc",
         ("against=average", "resamples=0"): "resamples=0 leaves nothing to compare by; give 1000.",
         (

@@ -1,7 +1,5 @@
 """Calibration, thresholds and verdicts in a report follow from predictions."""
 
-import html
-import re
 from pathlib import Path
 
 import polars as pl
@@ -13,20 +11,8 @@ from fmsd.metrics.score_meaning import KINDS, selection_sentence
 from fmsd.metrics.verdicts import count_verdicts, video_points
 from fmsd.runs.folder import VALIDATION, Run
 from fmsd.tasks.report import report
+from tests.pages import tables
 from tests.runs import evaluation, finished, frames, sealed
-
-
-def tables(page: Path, section: str) -> list[list[list[str]]]:
-    """The cells of the tables of a section, as texts with single spaces."""
-    part = page.read_text().split(f'<section id="{section}">')[1].split("</section>")[0]
-    found = []
-    for table in re.findall(r"<tbody>(.*?)</tbody>", part, re.DOTALL):
-        rows = re.findall(r"<tr>(.*?)</tr>", table)
-        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
-        found.append(
-            [[html.unescape(" ".join(re.sub("<.*?>", " ", c).split())) for c in r] for r in cells]
-        )
-    return found
 
 
 @pytest.fixture
@@ -49,7 +35,7 @@ def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> 
             meaning = score_meanings(frames("dfdc", (), 7 + seed, 1.5))[level]
             assert meaning.calibration is not None
             assert row == [
-                f"method=fmsd, seed {seed}",
+                f"fmsd, seed {seed}",
                 KINDS[meaning.calibration.kind],
                 *(
                     f"{errors[key]:.3f}"
@@ -67,7 +53,7 @@ def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> 
             )
         assert [cell.endswith("no verdict") for cell in row[1:]] == [True, True, False]
     assert selection_sentence("iid") in page.read_text()
-    assert "Without predictions of a validation split: merger=&lt;b&gt;." in page.read_text()
+    assert "Without predictions of a validation split: &lt;b&gt;." in page.read_text()
 
 
 def test_verdicts_of_runs_and_evaluations_have_one_cell_each(runs: Path, tmp_path: Path) -> None:
@@ -75,11 +61,12 @@ def test_verdicts_of_runs_and_evaluations_have_one_cell_each(runs: Path, tmp_pat
     first, second, *_ = tables(tmp_path / "out" / "report.html", "verdicts")
     for kind, table in (("false_positive", first), ("true_positive", second)):
         for seed, (name, *cells) in enumerate(table):
-            assert name == f"method=fmsd, seed {seed}"
+            assert name == f"fmsd, seed {seed}"
             folder = runs / f"fmsd{seed}"
             files = [
-                *(folder / "predictions" / f"{dataset}.parquet" for dataset in ("ff", "celeb")),
+                folder / "predictions" / "celeb.parquet",
                 folder / "evaluations" / "later" / "predictions" / "dfdc.parquet",
+                folder / "predictions" / "ff.parquet",
             ]
             points = video_points(frames("dfdc", (), 7 + seed, 1.5))
             expected = count_verdicts(pl.concat(map(pl.read_parquet, files)), points)

@@ -34,7 +34,7 @@ def test_a_report_lists_the_papers_with_their_rows_and_addresses(tmp_path: Path)
         "Hu et al. (2022): LoRA: Low-Rank Adaptation of Large Language Models. International "
         "Conference on Learning Representations (ICLR), "
         '<a href="https://arxiv.org/abs/2106.09685" rel="noreferrer">arXiv 2106.09685</a> '
-        "<small>for method=lora (row method=lora)</small>" in section
+        "<small>for method=lora (row lora)</small>" in section
     )
     assert "<small>for data=celebdf_v2 (every row)</small>" in section
     assert "No paper is known for data=&lt;b&gt;x, method=probe, wrapper=erm." in section
@@ -43,7 +43,7 @@ def test_a_report_lists_the_papers_with_their_rows_and_addresses(tmp_path: Path)
     text = (out / "results.md").read_text()
     assert "\n## Papers\n\n- " in text
     address = "[arXiv 2106.09685](https://arxiv.org/abs/2106.09685)"
-    assert f"(ICLR), {address}, for method=lora (row method=lora)\n" in text
+    assert f"(ICLR), {address}, for method=lora (row lora)\n" in text
     assert list(read_bibliography(out / "references.bib")) == [
         "fmsd",
         "hu2022lora",

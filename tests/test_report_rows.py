@@ -37,7 +37,7 @@ def test_evaluations_add_the_datasets_that_a_run_lacks_the_newest_first(
     evaluation(runs / "merge", "old", "celeb", 1, 1_000)
     evaluation(runs / "merge", "new", "celeb", 2, 2_000)
     evaluation(runs / "merge", "again", "ff", 3, 3_000)
-    tidy = report(runs).filter(run="merger=average", level="frame", metric="auc")
+    tidy = report(runs).filter(run="average of swap0 + swap1", level="frame", metric="auc")
     assert tidy["dataset"].to_list() == ["ff", "celeb"]
     expected = [
         compute_results(frames(dataset, (), seed), "")
@@ -68,18 +68,17 @@ def test_trainings_and_merges_that_vary_the_same_words_are_told_apart(tmp_path: 
         finished(tmp_path / f"full{size}", ["method=full", f"size={size}"], 0)
         finished(tmp_path / f"r2m{size}", ["merger=r2m", f"size={size}"], 0, merged=["a", "b"])
     found = {
-        "method=full size=64",
-        "method=full size=96",
-        "merger=r2m size=64",
-        "merger=r2m size=96",
+        "size 64",
+        "size 96",
+        "R2M of a + b, size 64",
+        "R2M of a + b, size 96",
     }
     assert set(report(tmp_path)["run"]) == found
     finished(tmp_path / "other", ["merger=ties", "size=64"], 0, merged=["a", "b"])
-    merges = {name for name in found if name.startswith("merger")}
-    assert set(report(tmp_path)["run"]) == {"size=64", "size=96", *merges, "merger=ties size=64"}
+    assert set(report(tmp_path)["run"]) == found | {"TIES of a + b, size 64"}
     shutil.rmtree(tmp_path / "full96")
     shutil.rmtree(tmp_path / "r2m96")
-    assert set(report(tmp_path)["run"]) == {"method=full", "merger=r2m", "merger=ties"}
+    assert set(report(tmp_path)["run"]) == {"full", "R2M of a + b", "TIES of a + b"}
 
 
 def test_a_merge_may_have_no_seed(runs: Path, tmp_path: Path) -> None:
@@ -127,7 +126,9 @@ def test_the_newest_evaluation_counts_by_its_time_and_shadowed_ones_are_told(
         found = evaluation(runs / "merge", name, "celeb", seed, when)
         found.write_record(found.record() | {"time": time})
     evaluation(runs / "merge", "large", "ff", 3, 3_000, size=448)
-    tidy = report(runs).filter(run="merger=average", level="frame", metric="auc", dataset="celeb")
+    tidy = report(runs).filter(
+        run="average of swap0 + swap1", level="frame", metric="auc", dataset="celeb"
+    )
     assert tidy["value"].item() == pytest.approx(
         compute_results(frames("celeb", (), 2), "")
         .filter(level="frame", metric="auc")["value"]

@@ -14,8 +14,8 @@ from fmsd.errors import InputError
 from fmsd.metrics.interval import percentile_interval, resample_metrics
 from fmsd.metrics.table import compute_results, with_scores
 from fmsd.metrics.video import aggregate_videos
+from fmsd.report.columns import SEEN, UNSEEN
 from fmsd.report.markup import escape_latex
-from fmsd.report.summary import SEEN, UNSEEN
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 from tests.runs import finished, frames, lines, method_runs, specialist_runs, written
@@ -58,12 +58,12 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(
     ]
     text = (tmp_path / "out" / "domains.md").read_text()
     printed = capsys.readouterr().out
-    assert printed.count("data.domains=[swap]") == printed.count("(inverted)") == 2
+    assert printed.count("forgeries swap") == printed.count("(inverted)") == 2
     for level, part in zip(("frame", "video"), text.split("## ")[1:], strict=True):
         header, _, merge, swap = lines(part)
         assert part.startswith(f"AUC per {level}")
         assert set(header[1:]) == {"celeb/synthesis", "ff/swap", "ff/puppet"}
-        assert (merge[0], swap[0]) == ("merger=average", "data.domains=[swap]")
+        assert (merge[0], swap[0]) == ("average of swap0 + swap1", "forgeries swap")
         assert merge[header.index("celeb/synthesis")] == "-"
         assert "±" not in "".join(merge)
         assert [name for name, cell in zip(header, swap, strict=True) if "(inverted)" in cell] == [
@@ -92,7 +92,7 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(
                 domain="puppet",
                 level=level,
                 metric="auc",
-                run="data.domains=[swap]",
+                run="forgeries swap",
                 seed=0,
             )
             .select("low", "high")
@@ -122,13 +122,14 @@ def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
             "run",
             "seed",
             "settings",
+            "overrides",
             "low",
             "high",
         ]
     )
     for seed in (0, 1):
         table = aggregate_videos(with_scores(frames("ff", ("puppet",), seed + 10)))
-        own = kept.filter(run="data.domains=[swap]", seed=seed, dataset="ff", level="video")
+        own = kept.filter(run="forgeries swap", seed=seed, dataset="ff", level="video")
         oracles = {"auc": roc_auc_score, "brier": brier_score_loss}
         for metric, oracle in oracles.items():
             assert own.filter(metric=metric)["value"].item() == pytest.approx(
@@ -140,13 +141,14 @@ def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
         low, value, high = own.filter(metric="auc").select("low", "value", "high").row(0)
         assert low < value < high
     text = (tmp_path / "out" / "results.md").read_text()
-    value = tidy.filter(run="merger=average", dataset="ff", level="frame", metric="auc")[
+    value = tidy.filter(run="average of swap0 + swap1", dataset="ff", level="frame", metric="auc")[
         "value"
     ].item()
     merge = lines(text)[2]
-    assert merge[0] == "merger=average"
-    assert re.fullmatch(rf"\*\*{value:.3f}\*\* \[0\.\d+, \d\.\d+\]", merge[1])
-    assert merge[2] == "-"
+    assert merge[0] == "average of swap0 + swap1"
+    assert lines(text)[0][1:] == ["celeb", "ff"]  # the unseen dataset before the seen one
+    assert re.fullmatch(rf"\*\*{value:.3f}\*\* \[0\.\d+, \d\.\d+\]", merge[2])
+    assert merge[1] == "-"
     assert text.count("±") == 2 * 2 + 2  # two rows of numbers with seeds, and the captions say so
     report(runs, "eer", out=tmp_path / "eer", resamples=0)
     assert "(inverted)" not in (tmp_path / "eer" / "results.md").read_text()  # low is good
@@ -162,7 +164,7 @@ def test_the_interval_of_a_row_is_that_of_its_mean_over_seeds(
 ) -> None:
     report(methods, out=tmp_path / "out", resamples=200)
     header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
-    cell = next(row for row in rows if row[0] == "method=fmsd")[header.index("ff")]
+    cell = next(row for row in rows if row[0] == "fmsd")[header.index("ff")]
     samples = [
         resample_metrics(frames("ff", (), seed, 2.0), ["auc"], "video", 200, zlib.crc32(b"ff"))[
             "auc"
@@ -180,14 +182,14 @@ def test_the_best_of_a_column_is_bold_and_the_unseen_datasets_have_a_mean(
 ) -> None:
     tidy = report(methods, metric, out=tmp_path / "out", resamples=0)
     header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
-    assert header[1:] == ["ff", "celeb", "dfdc", UNSEEN]  # trained on ff
+    assert header[1:] == [UNSEEN, "celeb", "dfdc", "ff"]  # trained on ff
     for row in rows:
-        assert all(cell.startswith("**") == (row[0] == "method=fmsd") for cell in row[1:])
+        assert all(cell.startswith("**") == (row[0] == "fmsd") for cell in row[1:])
         own = tidy.filter(run=row[0], metric=metric, level="video").filter(
             pl.col("dataset") != "ff"
         )
         means = [own.filter(seed=seed)["value"].mean() for seed in (0, 1)]
-        assert row[-1].replace("*", "") == f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}"
+        assert row[1].replace("*", "") == f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}"
     shutil.rmtree(methods / "lora0")
     finished(methods / "lora0", ["method=lora"], 0, datasets=("ff", "celeb"))
     report(methods, metric, out=tmp_path / "fewer", resamples=0)
@@ -204,10 +206,10 @@ def test_the_datasets_that_some_row_was_trained_on_have_a_mean_of_their_own(
     header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
     assert SEEN in header
     assert UNSEEN not in header  # dfdc alone
-    own = tidy.filter(run="method=other", metric="auc", level="video").filter(
+    own = tidy.filter(run="other", metric="auc", level="video").filter(
         pl.col("dataset").is_in(["ff", "celeb"])
     )
-    row = next(row for row in rows if row[0] == "method=other")
+    row = next(row for row in rows if row[0] == "other")
     assert row[header.index(SEEN)].replace("*", "").startswith(f"{own['value'].mean():.3f} ±")
 
 
@@ -218,27 +220,30 @@ def test_the_difference_from_a_row_is_paired(methods: Path, tmp_path: Path) -> N
     written(Run(methods / "other"), {"ff": others}, {}, record)
     with pytest.raises(
         InputError,
-        match="against=method is several rows; name one of method=fmsd; method=lora; method=probe",
+        match="against=method is several rows; name one of fmsd; lora; probe",
     ):
         report(methods, against="method", differ=["manifest"])
     report(methods, out=tmp_path / "out", against="fmsd", differ=["manifest"], resamples=300)
     parts = (tmp_path / "out" / "results.md").read_text().split("## ")
-    means = {row[0]: float(re.findall(r"\d\.\d+", row[1])[0]) for row in lines(parts[2])[2:]}
+    column = lines(parts[2])[0].index("ff")
+    means = {row[0]: float(re.findall(r"\d\.\d+", row[column])[0]) for row in lines(parts[2])[2:]}
     title, (header, _, *rows) = parts[4].splitlines()[0], lines(parts[4])
-    assert title == "AUC per video minus that of method=fmsd"
-    assert header[1] == "ff"
-    assert [row[0] for row in rows] == ["method=lora", "method=probe"]
-    value, low, high = map(float, re.findall(r"[-+]?\d\.\d{3}(?=[ ,\]])", rows[0][1])[:3])
-    assert value == pytest.approx(means["method=lora"] - means["method=fmsd"], abs=1.1e-3)
+    assert title == "AUC per video minus that of fmsd"
+    column = header.index("ff")
+    assert [row[0] for row in rows] == ["lora", "probe"]
+    value, low, high = map(
+        float, re.findall(r"[-+]?\d\.\d{3}(?=[ ,\]])", rows[0][column].replace("*", ""))[:3]
+    )
+    assert value == pytest.approx(means["lora"] - means["fmsd"], abs=1.1e-3)
     assert low <= value <= high < 0
-    assert re.search(r"p = 0\.00[67]", rows[0][1])  # 2 of 301
+    assert re.search(r"p = 0\.00[67]", rows[0][column])  # 2 of 301
     assert set(rows[1][1:]) == {"-"}  # not the same videos
 
 
 def test_the_oracle_is_named_in_its_rows(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finished(runs / "oracle", ["data=ff", "method=best"], 0, facts={"selection": "oracle"})
     report(runs, differ=["selection"])
-    assert "method=best (oracle)" in capsys.readouterr().out
+    assert "best (oracle)" in capsys.readouterr().out
 
 
 def test_latex_is_balanced_and_escaped(runs: Path, tmp_path: Path) -> None:
@@ -270,16 +275,16 @@ def test_a_mean_over_fewer_seeds_says_so_and_is_not_the_best(methods: Path, tmp_
     report(methods, out=tmp_path / "out", resamples=0)
     header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
     cells = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
-    assert re.fullmatch(r"[01]\.\d{3} \(1 seed\)", cells["method=fmsd"]["dfdc"])
+    assert re.fullmatch(r"[01]\.\d{3} \(1 seed\)", cells["fmsd"]["dfdc"])
     assert (
-        "**" not in cells["method=fmsd"]["dfdc"] + cells["method=lora"]["dfdc"]
+        "**" not in cells["fmsd"]["dfdc"] + cells["lora"]["dfdc"]
     )  # of full rows there is only one
-    assert cells["method=fmsd"]["ff"].startswith("**")
-    assert "seed" not in cells["method=fmsd"]["ff"] + cells["method=lora"]["dfdc"]
+    assert cells["fmsd"]["ff"].startswith("**")
+    assert "seed" not in cells["fmsd"]["ff"] + cells["lora"]["dfdc"]
 
 
 def test_markdown_shows_labels_as_they_are(tmp_path: Path) -> None:
     for label in ("note=<b>|\n  x", "plain"):
         finished(tmp_path / "runs" / label[:4], [label], 0, datasets=("ff",))
     report(tmp_path / "runs", out=tmp_path / "out", resamples=0)
-    assert "| note=&lt;b>\\| x |" in (tmp_path / "out" / "results.md").read_text()
+    assert "| note &lt;b>\\| x |" in (tmp_path / "out" / "results.md").read_text()

@@ -102,7 +102,8 @@ def test_specialists_are_trained_merged_and_joined_and_more_seeds_are_added(
         "merger=average",
         "merger=r2m",
     }
-    assert set(table["run"]) == labels
+    assert set(table["overrides"]) == labels
+    assert {"family blend", "average of family blend + family swap"} <= set(table["run"])
     assert table.group_by("run").agg(pl.col("settings").n_unique())["settings"].to_list() == [1] * 5
     assert set(pl.read_csv(place / "report" / "domains.csv")["domain"]) == {"blend", "swap"}
 
@@ -219,6 +220,11 @@ def test_numbers_are_compared_where_they_were_made_alike(
         ("a", "x", 0.6, 0.5),
         ("a", "y", 0.75, 0.7),
     ]
+    named = tmp_path / "named.csv"  # whose rows have names, and their overrides a column
+    pl.read_csv(made).with_columns(overrides="run", run=pl.lit("a name")).write_csv(named)
+    again = compare_results(recorded, named)
+    assert again is not None
+    assert again.drop("run").equals(both.drop("run"))
     said = capsys.readouterr().out
     assert all(
         number in said for number in ("0.675", "0.600", "0.100", "1 of 3 results are not recorded")

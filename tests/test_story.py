@@ -277,8 +277,8 @@ def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path) -> None:
     report = fmsd_here("report", "runs=sweep", "out=tables", cwd=tmp_path)
     assert report.returncode == 0, report.stderr
     table = (tmp_path / "tables" / "results.md").read_text()
-    assert "| method=full |" in table
-    assert "| method=probe |" in table
+    assert "| full |" in table
+    assert "| probe |" in table
     assert (
         "".join(line for line in table.splitlines() if line.startswith("|")).count("±") == 2 * 2 * 2
     )

@@ -182,7 +182,8 @@ def _facts(group: str, name: str) -> list[str]:
     package, values = read_conf_file(file)
     below = ".".join(map(str, package))
     facts = [f"Keys below `{below}`" if below else "Keys at the top level"]
-    target = values.get("_target_") or (values.get(group) or {}).get("_target_", "")
+    own = values.get(group)
+    target = values.get("_target_") or (own.get("_target_", "") if isinstance(own, dict) else "")
     if target:
         facts.append(f"calls `{target}`")
     chosen = [

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 import fmsd.cli.resolvers  # noqa: F401  which the configuration files call
 from fmsd.cli.hydra_compat import group_choices
 from fmsd.cli.roots import find_root
+from fmsd.cli.suites import check_suite
 from fmsd.data.name_overrides import as_names
 from fmsd.errors import InputError
 from fmsd.package_files import EMBEDDED
@@ -33,7 +34,11 @@ def add_test_sources(data: DictConfig) -> None:
     """Adds the source of each test dataset that has its own `conf/data/NAME.yaml`.
 
     Its root comes from the same file unless `data.roots.NAME` is given.
+
+    Raises:
+        InputError: see `fmsd.cli.suites.check_suite`.
     """
+    check_suite(data)
     for name in as_names(data.test, "data.test"):
         if name in (str(data.name), *as_names(data.train, "data.train")) or (
             name in data.others and data.roots.get(name)

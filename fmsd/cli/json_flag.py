@@ -8,8 +8,8 @@ from fmsd.errors import InputError
 JSON = "--json"
 
 TABLE_VERBS = (
-    "train", "evaluate", "predict", "export", "import", "merge", "extract", "index", "doctor",
-    "roots", "report", "verify", "push", "reproduce",
+    "train", "evaluate", "predict", "export", "import", "score", "merge", "extract", "index",
+    "doctor", "roots", "report", "verify", "push", "reproduce",
 )  # fmt: skip
 """The verbs that print tables."""
 

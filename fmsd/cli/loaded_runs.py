@@ -20,7 +20,7 @@ from fmsd.hub_addresses import is_address
 from fmsd.quoting import shell_override
 from fmsd.redaction import COMPUTED
 from fmsd.runs.configuration import first_difference
-from fmsd.runs.folder import MASK, Run
+from fmsd.runs.folder import MASK, Run, check_weights
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,11 @@ def base_override(base: str | None) -> dict[str, Any]:
 
 
 def with_overrides(run: Any, config: DictConfig) -> Any:
-    """A run's configuration with the base, data and trainer of the command line applied."""
+    """A run's configuration with the base, data and trainer of the command line applied.
+
+    Raises:
+        InputError: a suite without data, or see `fmsd.cli.suites.check_suite`.
+    """
     result: Any = OmegaConf.merge(run, {"backbone": base_override(config.base)})
     for key in ("data", "trainer"):
         if config[key] is not None and "_target_" in config[key]:
@@ -132,6 +136,13 @@ def with_overrides(run: Any, config: DictConfig) -> Any:
             result[key] = OmegaConf.merge(
                 result[key], config[key]
             )  # as trainer=smoke sets data keys
+            if "test" in config[key] and "suite" not in config[key]:
+                result[key].pop("suite", None)  # that of the run
+        elif config[key] is not None and "suite" in config[key]:
+            raise InputError(
+                f"suite={config[key].suite} would have no effect: there is no data to test on",
+                "give data=NAME",
+            )
     if result.data is not None:
         add_test_sources(result.data)
     for key in ("choices", "overrides"):  # of the run, not of this command
@@ -175,6 +186,8 @@ def load_interrupted_run(
             f"{folder} is not the folder of a run (it has no config.yaml)",
             "give the folder that training began to write",
         )
+    if run.finished:
+        check_weights(folder, run.record())
     check_links(folder)
     run.check(run.config.name, MASK)
     config = load_run_config(run.config, trust)

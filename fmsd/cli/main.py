@@ -35,6 +35,9 @@ USAGE = """fmsd VERB [overrides...]
   demo       run=RUN    the same on a page in the browser, on which files are dropped
   fold       run=RUN out=FILE.safetensors    write a run's weights as a plain timm model
   import     weights=FILE out=RUN    make a run of a published detector: GenD, Effort, DeepfakeBench
+  import     scores=FILE data=NAME out=RUN    make a run of the scores of another program
+  score      detector=py:MODULE:FACTORY data=NAME out=RUN    score the test datasets with a detector
+             of other code, for reports beside your own
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    merge specialists of one base
              without training
   merge      add=RUN to=MERGED out=RUN    add one more specialist to a merge
@@ -143,12 +146,14 @@ def dispatch(arguments: list[str]) -> int:
     if JSON in overrides:
         check_json(verb, overrides)
         overrides = [override for override in overrides if override != JSON]
+    from fmsd.cli.examining import with_unread_data
     from fmsd.cli.hydra_run import configure_logging, run
     from fmsd.cli.verbs import reproduce
 
     if verb == "reproduce":  # runs other verbs, each with its own configuration
         configure_logging(lightning=False)
         return reproduce(overrides, main)
+    overrides = with_unread_data(verb, overrides)
     overrides, named = split_files(verb, overrides, groups(verb))
     return run(verb, to_hydra_overrides(verb, overrides, groups(verb)), [*named, *files])
 

@@ -19,6 +19,7 @@ from fmsd.cli.run_places import exact_word, run_folder
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.errors import InputError
 from fmsd.hub_addresses import is_address
+from fmsd.names import check_label
 from fmsd.package_files import CONF
 from fmsd.runs.folder import Run
 
@@ -32,6 +33,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import merge as task
 
     settings = HydraConfig.get()
+    check_label(config.label)
     overrides, multirun = task_overrides(), settings.mode == RunMode.MULTIRUN
     if multirun and any(override.startswith("out=") for override in overrides):
         raise InputError(
@@ -73,6 +75,8 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
         if merged_config.get("ceiling")
         else None,
         overlap=config.overlap,
+        coverage=config.coverage,
+        label=config.label,
     )
 
 
@@ -102,6 +106,8 @@ def complete_merge(
         )
     merged_config.search, merged_config.test = config.search, config.test
     merged_config.choices, merged_config.overrides = choices, overrides
+    if config.label is not None:
+        merged_config.label = config.label
     return merged_config, grid
 
 

@@ -13,7 +13,7 @@ from fmsd.plugins import plugin_of
 from fmsd.quoting import hydra_quote
 
 PATHS = re.compile(
-    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|list|weights"
+    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|list|weights|scores|root"
     r"|backbone\.weights|detector\.weights|method\.mask\.file|hydra\.run\.dir|hydra\.sweep\.dir"
 )
 """Keys that hold one path, whose value is taken literally."""
@@ -41,6 +41,7 @@ BARE: Mapping[str, str] = {
 WITHOUT_SWEEP = {
     "demo": "give each run a command and a port= of its own",
     "predict": "give all files to one command",
+    "score": "give each detector a command and an out= of its own",
 }
 """The verbs that have no sweep, and what to do instead."""
 
@@ -77,7 +78,9 @@ def to_hydra_overrides(
                 name = f"++{name}"  # of the run's own configuration
             if verb == "import" and name.startswith("backbone."):
                 name = f"++{name}"  # of the published detector's own configuration
-            overrides.append(f"{name}={_value(key.lstrip('+'), value, sweep, groups)}")
+            if verb == "score" and (name == "args" or name.startswith("args.")):
+                name = f"++{name}"  # of the factory, whatever arguments it has
+            overrides.append(f"{name}={_value(verb, key.lstrip('+'), value, sweep, groups)}")
         elif argument in groups:
             choices = ", ".join(groups[argument])
             raise InputError(f"{argument} lacks its choice", f"give {argument}=NAME: {choices}")
@@ -97,12 +100,16 @@ def _listed(key: str, groups: Mapping[str, Sequence[str]]) -> str:
     return f"++{key}" if added and plugin_of(choice_file("data", name)) else key
 
 
-def _value(key: str, value: str, sweep: bool, groups: Mapping[str, Sequence[str]]) -> str:
+def _value(
+    verb: str, key: str, value: str, sweep: bool, groups: Mapping[str, Sequence[str]]
+) -> str:
     group = key.partition("@")[0]
     if group in PLURAL:
         return _choices(group, value)
     if group in groups or "/" in group or "@" in key:
         return _choice(group, value, sweep)
+    if verb == "score" and key == "detector":  # also a group, of which Hydra would take a choice
+        return f"{{factory: {hydra_quote(value)}}}"
     if key == "search" and not _is_quoted(value):
         return hydra_quote(value)  # its commas are no sweep
     if key in LISTS or (key == "data.source.file" and value.startswith("[")):

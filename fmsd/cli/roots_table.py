@@ -1,6 +1,7 @@
 """The table of `fmsd roots`: where each dataset lies, what sets that, and whether it is there."""
 
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fmsd.cli.roots import (
     roots_file,
     variable,
 )
+from fmsd.cli.suites import suites
 from fmsd.console import print_table
 from fmsd.data.prepared_folder import EXTRACTED, PACKED
 from fmsd.data.sources.deepfakebench_json import has_json
@@ -52,7 +54,39 @@ def print_roots() -> bool:
         name="roots",
         records=records,
     )
+    print_suites({record["dataset"] for record in records if record["state"] == FOUND})
     return not any(record["state"] in (EMPTY, MISSING) for record in records)
+
+
+def print_suites(found: Container[str]) -> None:
+    """Prints which suites are complete on this machine.
+
+    Args:
+        found: the datasets whose root is there.
+    """
+    records = [
+        {
+            "suite": name,
+            "datasets": datasets,
+            "missing": [dataset for dataset in datasets if dataset not in found],
+        }
+        for name, datasets in suites().items()
+    ]
+    print_table(
+        "Suites on this machine",
+        ["suite", "datasets with a root", "without"],
+        [
+            [
+                str(record["suite"]),
+                f"{len(record['datasets']) - len(record['missing'])} of {len(record['datasets'])}",
+                ", ".join(record["missing"]) or "-",
+            ]
+            for record in records
+        ],
+        text_columns=("without",),
+        name="suites",
+        records=records,
+    )
 
 
 def describe_root(dataset: Dataset) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fmsd.cli.refusal import packaged_values
 from fmsd.cli.run_places import check_local
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
+from fmsd.names import check_label
 from fmsd.quoting import hydra_quote, shell_override
 from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.signals import errors_as_interruption, interruption
@@ -82,6 +83,7 @@ def train_here(config: DictConfig, folder: Path, command: list[str]) -> None:
             command=command,
             overrides=task_overrides(config.overrides),
             choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
+            label=config.get("label"),
         ),
         session.Components(
             detector=build(config.backbone),
@@ -95,8 +97,12 @@ def train_here(config: DictConfig, folder: Path, command: list[str]) -> None:
             loss=build(config.loss) if "loss" in config else DetectionLoss(),
             loggers=logger_factories(config.logger),
         ),
-        session.Plan(
-            **{field.name: config[field.name] for field in dataclasses.fields(session.Plan)}
+        session.Plan(  # an earlier run, which may be resumed, has fewer keys
+            **{
+                field.name: config[field.name]
+                for field in dataclasses.fields(session.Plan)
+                if field.name in config
+            }
         ),
         LearnerSettings(**config.learner),
     )
@@ -135,6 +141,7 @@ def complete_training(config: DictConfig) -> None:
         InputError: a setting that has no effect, or that does not fit another one.
     """
     settings = HydraConfig.get()
+    check_label(config.label)
     if config.trust:
         raise InputError(
             f"trust={config.trust} would have no effect: it is about the run of resume=RUN",
@@ -153,6 +160,8 @@ def complete_training(config: DictConfig) -> None:
         }
         config.overrides = task_overrides()
         del config.resume, config.trust
+        if config.label is None:
+            del config.label
     check_train_config(config)
     if sentence := replaced_batches(config.choices, config.data.batches, config.overrides):
         log.warning("%s", sentence)

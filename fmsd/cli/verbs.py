@@ -18,8 +18,9 @@ from fmsd.cli.build import (
 )
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
+from fmsd.cli.examining import doctor
 from fmsd.cli.hydra_compat import task_overrides
-from fmsd.cli.importing import import_detector
+from fmsd.cli.importing import import_run
 from fmsd.cli.loaded_runs import (
     base_override,
     check_run_record,
@@ -31,6 +32,7 @@ from fmsd.cli.predicting import demo, predict
 from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.run_places import record_folder, run_folder, whole_folder
+from fmsd.cli.scoring import score
 from fmsd.cli.training import train
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
@@ -58,7 +60,7 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
         given=override_keys(task_overrides(), "logger."),
     )
     check_complete(run_config, [f"logger.{name}." for name in loggers], run.config)
-    run_config.overlap = config.overlap
+    run_config.overlap, run_config.coverage = config.overlap, config.coverage
     task.evaluate(
         run=run,
         detector=build(run_config.backbone),
@@ -69,7 +71,7 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
         command=command,
         corruptions=corruptions,
         logger=logger_factories(loggers),
-        overlap=config.overlap,
+        **{key: plain[key] for key in ("overlap", "coverage")},
     )
 
 
@@ -195,20 +197,6 @@ def pack(config: DictConfig, folder: Path, command: list[str]) -> None:
     task.pack(build_selection(config.data), Path(absolute_path(config.out)), config.size)
 
 
-def doctor(config: DictConfig, folder: Path, command: list[str]) -> int:
-    """fmsd doctor: reports what is wrong with a copy of a dataset."""
-    from fmsd.tasks import doctor as task
-
-    make_paths_absolute(config.data)
-    check_source(config.data, task_overrides())
-    out = expand_home(config.out)
-    data = build_selection(config.data)
-    settings = {key: config[key] for key in ("frames", "limit", "workers")}
-    check_argument_types(task.doctor, settings, "")
-    healthy = task.doctor(data, out, **settings)
-    return 0 if healthy else 1
-
-
 def roots(config: DictConfig, folder: Path, command: list[str]) -> int:
     """fmsd roots: shows where the datasets lie."""
     from fmsd.cli.roots_table import print_roots
@@ -220,20 +208,15 @@ def report(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd report: writes many runs as tables and one page."""
     from fmsd.tasks import report as task
 
-    out = None if config.out is None else expand_home(config.out)
+    paths = (config.out, config.attributes)
+    out, attributes = (None if path is None else expand_home(path) for path in paths)
     differ = [config.differ] if isinstance(config.differ, str) else list(config.differ)
+    against = None if config.against is None else str(config.against)
     runs = config.runs
     if is_address(runs):
         runs = task.check_predictions(whole_folder(runs), runs)
-    task.report(
-        expand_home(runs),
-        config.metric,
-        out,
-        config.by,
-        None if config.against is None else str(config.against),
-        differ,
-        config.resamples,
-    )
+    arguments = (config.metric, out, config.by, against, differ, config.resamples, config.holm)
+    task.report(expand_home(runs), *arguments, attributes)
 
 
 def cite(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -334,7 +317,8 @@ VERBS = {
     "demo": Verb(demo),
     "export": Verb(export, lightning=True),
     "fold": Verb(fold),
-    "import": Verb(import_detector),
+    "import": Verb(import_run, lightning=True),
+    "score": Verb(score, lightning=True),
     "merge": Verb(merge, lightning=True),
     "extract": Verb(extract),
     "index": Verb(index),

@@ -24,16 +24,21 @@ def pixels_digest(predictions: pl.DataFrame) -> str | None:
     """A digest of the files of a dataset in the order of their paths; None where it is unknown.
 
     Equal files under other names have the same digest if their names have the same order.
+    Files that cannot be read count as 0, and videos without a frame (with an index below 0) do not
+    count.
 
     Args:
-        predictions: with `path` and `content`, which those of fmsd 0.1.0 lack.
+        predictions: with `path`, `index` and `content`, which those of fmsd 0.1.0 lack.
 
     Returns:
         Twelve hexadecimal digits.
     """
     if "content" not in predictions.columns:
         return None
-    contents = predictions.sort("path")["content"].to_numpy()
+    if predictions["content"].null_count():
+        frames = predictions.filter(pl.col("index") >= 0)
+        predictions = frames.with_columns(pl.col("content").fill_null(0))
+    contents = predictions.select("path", "content").sort("path")["content"].to_numpy()
     return hashlib.sha256(contents.astype("<u8").tobytes()).hexdigest()[:12]
 
 

@@ -8,7 +8,9 @@ import functools
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -19,35 +21,42 @@ from fmsd.tables import read_table
 
 log = logging.getLogger(__name__)
 
+CONTENTS = "contents"
+"""The folder of digests of bytes."""
+
 STATE_SCHEMA = pl.Schema({"file": pl.String, "bytes": pl.Int64, "modified": pl.Int64})
 """A place, and size and time of modification (ns) of its file; for a member of a tar, the tar's."""
 
 CACHE_SCHEMA = pl.Schema({**STATE_SCHEMA, "size": pl.Int64, "content": pl.UInt64})
 """The columns of the cache: the state of a file, and size and digest of what was read there."""
 
-CHECKED_SCHEMA = pl.Schema({**CACHE_SCHEMA, "checksum": pl.UInt64})
-"""The columns of its file: a row whose checksum differs, as after a flipped bit, is not used."""
 
+def cached_digests(root: Path, kind: str, schema: Mapping[str, Any]) -> pl.DataFrame:
+    """The digests of the files below a root that are known; none if there is no good cache.
 
-def cached_digests(root: Path) -> pl.DataFrame:
-    """The digests of the files below a root that are known; none if there is no good cache."""
-    empty = pl.DataFrame(schema=CACHE_SCHEMA)
+    Args:
+        kind: the folder of the cache, one for each kind of digest.
+        schema: the columns of such digests, which begin with those of `STATE_SCHEMA`.
+    """
+    empty = pl.DataFrame(schema=pl.Schema(schema))
+    # a row whose checksum differs, as after a flipped bit, is not used
+    checked = pl.Schema({**schema, "checksum": pl.UInt64})
     try:
-        path = cache_file(root)
-        stored = read_table(path, CHECKED_SCHEMA, "remove it") if path.is_file() else None
+        path = cache_file(root, kind)
+        stored = read_table(path, checked, "remove it") if path.is_file() else None
     except (InputError, OSError) as error:
         log.warning("The digests of files below %s are read again: %s", root, error)
         return empty
     if stored is None:
         return empty
-    known = stored.select(CACHE_SCHEMA.names())
+    known = stored.select(schema.keys())
     return known.filter(known.hash_rows() == stored["checksum"]).unique("file", keep="last")
 
 
-def keep_digests(root: Path, known: pl.DataFrame) -> None:
+def keep_digests(root: Path, known: pl.DataFrame, kind: str = CONTENTS) -> None:
     """Writes the digests of the files below a root that are known."""
     try:
-        with atomic(cache_file(root)) as partial:
+        with atomic(cache_file(root, kind)) as partial:
             known.with_columns(checksum=known.hash_rows()).write_parquet(partial)
     except InputError as error:
         _warn(error.message)
@@ -65,11 +74,11 @@ def _warn(why: str) -> None:
     )
 
 
-def cache_file(root: Path) -> Path:
+def cache_file(root: Path, kind: str = CONTENTS) -> Path:
     """The file with the digests of a root.
 
     Raises:
         InputError: there is no home folder for the cache.
     """
     name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]
-    return cache_folder() / "contents" / f"{name}.parquet"
+    return cache_folder() / kind / f"{name}.parquet"

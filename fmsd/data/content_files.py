@@ -14,7 +14,13 @@ import polars as pl
 
 from fmsd.console import track
 from fmsd.data.content import content_digest
-from fmsd.data.content_cache import STATE_SCHEMA, cached_digests, keep_digests
+from fmsd.data.content_cache import (
+    CACHE_SCHEMA,
+    CONTENTS,
+    STATE_SCHEMA,
+    cached_digests,
+    keep_digests,
+)
 from fmsd.data.loading.image import parse_tar_member, read_bytes
 from fmsd.data.manifest import Manifest
 
@@ -63,7 +69,7 @@ def read_digests(states: pl.DataFrame, root: Path) -> pl.DataFrame:
     Raises:
         InputError: a file cannot be read.
     """
-    began, known = time.time_ns(), cached_digests(root)
+    began, known = time.time_ns(), cached_digests(root, CONTENTS, CACHE_SCHEMA)
     states = states.select(STATE_SCHEMA.names())
     unread = states.unique("file", maintain_order=True).join(
         known, on=STATE_SCHEMA.names(), how="anti", maintain_order="left"
@@ -81,6 +87,16 @@ def read_digests(states: pl.DataFrame, root: Path) -> pl.DataFrame:
     return states.join(known, on="file", how="left", maintain_order="left").select(
         "size", "content"
     )
+
+
+def file_contents(manifest: Manifest) -> pl.Series:
+    """The digest of the bytes of each frame's file; null where there is no such file."""
+    states = file_states(manifest.files())
+    there = states["bytes"].is_not_null()
+    digests = read_digests(states.filter(there), manifest.root)["content"]
+    rows = pl.DataFrame({"row": there.arg_true(), "content": digests})
+    every = pl.DataFrame({"row": pl.arange(len(there), eager=True, dtype=pl.UInt32)})
+    return every.join(rows, on="row", how="left", maintain_order="left")["content"]
 
 
 def _read_block(places: Sequence[str]) -> list[tuple[int, int]]:

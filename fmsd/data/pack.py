@@ -48,6 +48,7 @@ def write_pack(
     out: Path,
     size: int,
     crops: Mapping[str, Any] | None = None,
+    lists: Mapping[str, pl.DataFrame] | None = None,
 ) -> int:
     """Writes a manifest and its frames into `out`; on failure the written files are removed.
 
@@ -57,6 +58,7 @@ def write_pack(
         out: a folder, new or empty.
         size: bytes after which another tar begins.
         crops: the settings of `fmsd extract` that made the images; None where it did not.
+        lists: further tables to write, by the name of the file.
 
     Returns:
         The number of tars.
@@ -92,6 +94,7 @@ def write_pack(
         for name, columns in (
             (PLACES, where.insert_column(0, table["path"])),
             (MANIFEST, table),
+            *(lists or {}).items(),
         ):
             written.append(out / name)
             with atomic(written[-1]) as partial:

@@ -6,13 +6,17 @@ import gc
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
 import cv2
 
 from fmsd.signals import leave_to_parent
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 def available_cores() -> int:
@@ -46,6 +50,40 @@ def process_pool(
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def map_in_processes(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, lost: Result, per_task: int
+) -> Iterator[Result]:
+    """The results of work on all jobs, in order, where a job may kill its process.
+
+    Where a process dies, the jobs that may have killed it are done again one at a time by a single
+    process: the one on which that dies has the result `lost`.
+
+    Args:
+        workers: number of processes; 0 for this one, which a job may then kill.
+        per_task: number of jobs that a process is given at once.
+    """
+    if not workers:
+        yield from map(work, jobs)
+        return
+    done = suspects = 0  # jobs that are done, and the end of those that are done one at a time
+    while done < len(jobs):
+        alone = done < suspects
+        with process_pool(1 if alone else workers) as pool:
+            try:
+                batch = jobs[done : suspects if alone else None]
+                for result in pool.map(work, batch, chunksize=1 if alone else per_task):
+                    yield result
+                    done += 1
+            except BrokenProcessPool:
+                if alone:
+                    yield lost
+                    done += 1
+                else:
+                    suspects = done + per_task * workers
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 def prepare_fork() -> None:

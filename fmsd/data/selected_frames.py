@@ -107,12 +107,26 @@ def load_test_datasets(selection: Selection, listed: Manifest) -> dict[str, Mani
 
     Raises:
         InputError: a dataset is not there, cannot be tested on or shares a file with the training
-            datasets, or none is left.
+            datasets, none is left, or one has no root and the selection refuses that.
     """
     skipped = skipped_datasets(selection, listed)
-    for name in skipped:
-        override = f"{'' if name in selection.roots else '+'}data.roots.{name}=PATH"
+    given = {
+        name: f"{'' if name in selection.roots else '+'}data.roots.{name}=PATH" for name in skipped
+    }
+    if skipped and selection.absent == "refuse":
+        raise InputError(
+            f"The roots of the test datasets {', '.join(skipped)} are not given",
+            f"give {' '.join(given.values())}, or skip them by data.absent=skip",
+        )
+    for name, override in given.items():
         log.warning("The test dataset %s is skipped: its root is not given (%s).", name, override)
+    if skipped and selection.suite is not None:
+        log.warning(
+            "The suite %s is incomplete: %d of its %d datasets are tested.",
+            selection.suite,
+            len(selection.test) - len(skipped),
+            len(selection.test),
+        )
     # every training and validation file, also of videos and frames that a limit leaves out
     training_files = frozenset(
         listed.where(dataset=selection.train, split=["train", "val"]).files()
@@ -123,7 +137,12 @@ def load_test_datasets(selection: Selection, listed: Manifest) -> dict[str, Mani
         if name not in skipped
     }
     if not tests:
-        raise InputError("No test dataset is left", "give one in data.test=[...]")
+        raise InputError(
+            "No test dataset is left",
+            f"give the root of one: {' '.join(given.values())}"
+            if given
+            else "give one in data.test=[...]",
+        )
     return tests
 
 

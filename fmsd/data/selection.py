@@ -27,7 +27,9 @@ class Selection:
         train: names of the datasets to train on, among those that the source yields.
         test: names of the datasets to test on: those that the source yields, and those in `others`.
         others: sources of test datasets that lie elsewhere.
-        roots: the folders of those; a test dataset without a folder is skipped.
+        roots: the folders of those.
+        absent: what happens to test datasets without a folder: `skip`, with a warning, or `refuse`.
+        suite: the name of the set of test datasets, for the record; None without one.
         manifest: a manifest written by `fmsd index`, read instead of scanning the root. A folder
             that `fmsd extract` or `fmsd pack` wrote brings its own.
         forgeries: domains of the fakes to train and test on, among the datasets of the root;
@@ -45,6 +47,7 @@ class Selection:
             which merges equal names.
         video_score: the score of a video from its frames' probabilities: `mean`, `median`, `max`,
             or the mean of the highest k (`top5`).
+        definitions: of the metrics: `fmsd`, or `deepfakebench` for those of its released code.
         frames: largest number of frames per video; None for all.
         train_frames: the same for training videos alone; None for `frames`.
         videos: largest number of videos per split and domain, for a quick trial; None for all.
@@ -66,6 +69,8 @@ class Selection:
     test: Sequence[str]
     others: Mapping[str, Scan] = field(default_factory=dict)
     roots: Mapping[str, str | None] = field(default_factory=dict)
+    absent: str = "skip"
+    suite: str | None = None
     manifest: str | None = None
     forgeries: Sequence[str] | None = None
     compression: str | None = None
@@ -75,6 +80,7 @@ class Selection:
     sampling: str = "spread"
     naming: str = "id"
     video_score: str = "mean"
+    definitions: str = "fmsd"
     frames: int | None = None
     train_frames: int | None = None
     videos: int | None = None
@@ -85,6 +91,9 @@ class Selection:
     def __post_init__(self) -> None:
         """Checks the settings."""
         check_name(self.name, "data.name")
+        if self.suite is not None:
+            check_name(self.suite, "suite")
+        check_choice("data.absent", self.absent, ("skip", "refuse"))
         check_range("data.frames", self.frames, 1, null="all")
         check_range("data.train_frames", self.train_frames, 1, null="as many as data.frames")
         check_range("data.videos", self.videos, 1, null="all")
@@ -95,6 +104,7 @@ class Selection:
             )
         check_choice("data.sampling", self.sampling, ("spread", "first"))
         check_choice("data.naming", self.naming, ("id", "folder"))
+        check_choice("data.definitions", self.definitions, ("fmsd", "deepfakebench"))
         check_choice("data.names", self.names or "null", ("null", "sources", "persons"))
 
     @property

@@ -7,15 +7,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from fmsd.checks import check_choice, check_range
+from fmsd.data.absent_videos import load_absent
 from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.loading.readable import ReadableFrames, collate_readable
 from fmsd.data.loading.sampler import EndlessBatches, Order, ProcessBatches
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores, start_worker
@@ -65,6 +68,8 @@ class DataModule(LightningDataModule):
         listed: all frames of the root, see `fmsd.data.selected_frames.list_frames`.
         splits: the train and val splits; the parts `training` and `validation` load them.
         tests: the test split of each test dataset; the part `tests` loads them.
+        absent: the test videos of each of which there is no frame, see
+            `fmsd.data.absent_videos.load_absent`; the part `tests` loads them.
         skipped: the test datasets without a root; the part `tests` finds them.
 
     Raises:
@@ -74,6 +79,7 @@ class DataModule(LightningDataModule):
     listed: Manifest
     splits: TrainingSplits
     tests: dict[str, Manifest]
+    absent: dict[str, pl.DataFrame]
     skipped: list[str]
 
     def __init__(
@@ -131,6 +137,7 @@ class DataModule(LightningDataModule):
         if "tests" in parts:
             self.skipped = skipped_datasets(self.selection, self.listed)
             self.tests = load_test_datasets(self.selection, self.listed)
+            self.absent = load_absent(self.selection, self.tests)
 
     @property
     def validations(self) -> dict[str, Manifest]:
@@ -217,9 +224,16 @@ class DataModule(LightningDataModule):
         """All validation frames in manifest order, in every process."""
         return self.loader(self._unaugmented(self.splits.validation), None)
 
-    def test_loader(self, name: str, corruption: Corruption | None = None) -> DataLoader[Frames]:
-        """All frames of a test dataset in manifest order, in every process; clean or corrupted."""
-        return self.loader(self._unaugmented(self.tests[name], corruption), None)
+    def test_loader(
+        self, name: str, corruption: Corruption | None = None, *, skip_unreadable: bool = False
+    ) -> DataLoader[Frames]:
+        """All frames of a test dataset in manifest order, in every process; clean or corrupted.
+
+        Args:
+            skip_unreadable: leave out frames that cannot be read, instead of raising an error.
+        """
+        frames = self._unaugmented(self.tests[name], corruption)
+        return self.loader(ReadableFrames(frames) if skip_unreadable else frames, None)
 
     def _unaugmented(
         self, manifest: Manifest, corruption: Corruption | None = None
@@ -229,7 +243,7 @@ class DataModule(LightningDataModule):
 
     def loader(
         self,
-        dataset: FrameDataset,
+        dataset: FrameDataset | ReadableFrames,
         batches: ProcessBatches | EndlessBatches | None,
         rank: int = 0,
         processes: int = 1,
@@ -252,6 +266,7 @@ class DataModule(LightningDataModule):
             num_workers=self.workers,
             worker_init_fn=partial(start_worker, os.getpid()),
             persistent_workers=reused and self.workers > 0,
+            collate_fn=collate_readable if isinstance(dataset, ReadableFrames) else None,
             pin_memory=torch.accelerator.is_available(),
             **order,
         )

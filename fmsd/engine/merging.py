@@ -17,6 +17,7 @@ from fmsd.console import progress
 from fmsd.data.content import pixels_digest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.merge_search import load_tensors
+from fmsd.engine.predictions import with_expected
 from fmsd.engine.scorer import Scorer
 from fmsd.engine.scoring import predict
 from fmsd.engine.stamp import Facts
@@ -25,6 +26,7 @@ from fmsd.errors import InputError
 from fmsd.figures.merges import cosine_matrix, draw_merge
 from fmsd.merge.record import RECORD, core_merger, known_grams, log_truncations, tensor_records
 from fmsd.merge.task_vectors import Merger, Specialists, StateDict, merge_tensors
+from fmsd.metrics.coverage import REFUSE, cover
 from fmsd.metrics.table import results_by_domain
 from fmsd.models.detector import Detector, meta_detector
 from fmsd.peft import adapter
@@ -250,6 +252,7 @@ def domain_table(
     model: Detector,
     data: DataModule,
     trainer: Trainer,
+    coverage: str | None = None,
 ) -> pl.DataFrame:
     """The AUC of every specialist and of the merge on every forgery.
 
@@ -260,6 +263,8 @@ def domain_table(
         run: the run of the merge, with its predictions.
         names: the merged tensors.
         model: a network for the specialists' weights, which are written into it.
+        coverage: of the merge, which holds for the specialists, too, see
+            `fmsd.metrics.coverage.cover`.
     """
     names, tables = list(names), []
     own = {
@@ -277,9 +282,14 @@ def domain_table(
                 if not loaded:
                     load_tensors(model, ((part, expert.state[part]) for part in names))
                     loaded = True
-                predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
-            tables.append(_auc_by_domain(predictions, data, expert.label))
-    tables += [_auc_by_domain(predictions, data, MERGED) for predictions in own.values()]
+                lenient = coverage not in (None, REFUSE)
+                loader = data.test_loader(name, skip_unreadable=lenient)
+                scored = predict(trainer, Scorer(model), loader, manifest)
+                predictions = with_expected(scored, manifest, data.absent[name])
+            tables.append(_auc_by_domain(cover(predictions, coverage), data, expert.label))
+    tables += [
+        _auc_by_domain(cover(predictions, coverage), data, MERGED) for predictions in own.values()
+    ]
     return pl.concat(tables)
 
 

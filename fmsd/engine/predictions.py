@@ -15,9 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fmsd.data.content import content_digest
 from fmsd.data.frame import DIGEST_COLUMNS
+from fmsd.data.loading.image import read_bytes
 from fmsd.data.manifest import Manifest
 from fmsd.engine.distributed import all_gather_lists
+from fmsd.errors import InputError
+from fmsd.metrics.coverage import SCORED, UNREADABLE
 from fmsd.types import Predictions
 
 FLOAT32_NOISE = 2.0**-18
@@ -88,3 +92,47 @@ def flatten_noise(logit: Float[Tensor, " frames"], precision: str) -> Float[Tens
     if float(logit.max()) - float(logit.min()) <= noise:
         return torch.full_like(logit, float(logit.median()))
     return logit
+
+
+def with_expected(
+    predictions: pl.DataFrame, manifest: Manifest, absent: pl.DataFrame
+) -> pl.DataFrame:
+    """Predictions with a row per expected frame, see `fmsd.metrics.coverage`.
+
+    Where every frame has a score they are returned as they are.
+
+    Args:
+        predictions: of a dataset's frames, in the order of the manifest; frames that are not among
+            them could not be decoded. An `outcome` says why others have no score.
+        manifest: the frames of the dataset.
+        absent: its videos without a frame, see `fmsd.data.absent_videos.load_absent`.
+    """
+    if predictions.height < len(manifest):
+        columns = [name for name in predictions.columns if name not in DIGEST_COLUMNS[1:]]
+        predictions = manifest.table.select(DIGEST_COLUMNS).join(
+            predictions.select(columns), on="path", how="left", maintain_order="left"
+        )
+        unread = predictions["logit"].is_null()
+        files = pl.Series(manifest.files()).filter(unread)
+        contents = pl.DataFrame(
+            {
+                "path": predictions["path"].filter(unread),
+                "content": pl.Series([stored_content(file) for file in files], dtype=pl.UInt64),
+            }
+        )
+        predictions = predictions.update(contents, on="path", how="left").with_columns(
+            outcome=pl.when(unread).then(pl.lit(UNREADABLE)).otherwise(pl.lit(SCORED))
+        )
+    if absent.is_empty():
+        return predictions
+    if "outcome" not in predictions.columns:
+        predictions = predictions.with_columns(outcome=pl.lit(SCORED))
+    return pl.concat([predictions, absent], how="diagonal")
+
+
+def stored_content(file: str) -> int | None:
+    """The digest of the bytes of an image; None where they cannot be read."""
+    try:
+        return content_digest(read_bytes(file))
+    except InputError:
+        return None

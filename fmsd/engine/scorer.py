@@ -38,6 +38,8 @@ class Scorer(LightningModule):
     def predict_step(self, batch: Frames, index: int) -> Predictions:
         """Scores a batch."""
         rows = batch.row.tolist()
+        if not rows:  # no frame of the batch could be read
+            return Predictions(batch.row.cpu(), torch.empty(0), batch.content.cpu())
         places = [place for place, row in enumerate(rows) if row in self.kept]
         if not places:
             return score_batch(self.detector, batch)

@@ -16,17 +16,26 @@ from torch.utils.data import DataLoader
 from fmsd.data.description import describe_datasets
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.manifest import Manifest
+from fmsd.data.selection import Selection
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.detectors import build_detector, load_folded_detector
 from fmsd.engine.lightning_compat import LightningExit
-from fmsd.engine.predictions import gather_predictions, with_logits
+from fmsd.engine.predictions import gather_predictions, with_expected, with_logits
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.stamp import with_frames, with_stamps
+from fmsd.engine.stamp import Facts, with_coverage, with_frames, with_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.figures import style
 from fmsd.figures.robustness import plot_robustness
+from fmsd.metrics.coverage import (
+    EXCLUDE,
+    REFUSE,
+    SCORED,
+    check_coverage,
+    check_share,
+    coverage_text,
+)
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
-from fmsd.metrics.table import compute_results
+from fmsd.metrics.table import LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.models.detector import Detector
 from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
@@ -116,24 +125,26 @@ def score_with_corruptions(
     detector: Detector,
     data: DataModule,
     corruptions: Sequence[Corruption] = (),
-) -> pl.DataFrame:
+    coverage: str | None = None,
+) -> tuple[pl.DataFrame, dict[str, Facts]]:
     """Scores every test dataset once, and once more under each corruption; writes all results.
 
     The results on clean images are written last, when everything else is there.
 
     Args:
         record: holds the rule of selection, the thresholds, the stamps and the overlap of the run.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
 
     Returns:
-        The results on clean images.
+        The results on clean images, and the facts behind their stamps.
     """
     scorer = Scorer(detector)
-    table = score_datasets(run, record, trainer, scorer, data)
+    table, stamps = score_datasets(run, record, trainer, scorer, data, coverage=coverage)
     if corruptions:
         parts = [table.with_columns(corruption=pl.lit("none"), severity=pl.lit(0))]
         for number, corruption in enumerate(corruptions, 1):
             log.info("Corruption %d of %d: %s, severity %d", number, len(corruptions), *corruption)
-            corrupted = score_datasets(run, record, trainer, scorer, data, corruption)
+            corrupted, _ = score_datasets(run, record, trainer, scorer, data, corruption, coverage)
             parts.append(
                 corrupted.with_columns(
                     corruption=pl.lit(corruption.name), severity=pl.lit(corruption.severity)
@@ -143,7 +154,7 @@ def score_with_corruptions(
         run.write(CORRUPTIONS, robustness.write_csv())
         style.write_png(plot_robustness(robustness), run.folder / "robustness.png")
     run.write_results(table)
-    return table
+    return table, stamps
 
 
 def score_datasets(
@@ -153,27 +164,108 @@ def score_datasets(
     scorer: LightningModule,
     data: DataModule,
     corruption: Corruption | None = None,
-) -> pl.DataFrame:
-    """The results on all test datasets, clean or corrupted; writes the predictions of each."""
+    coverage: str | None = None,
+) -> tuple[pl.DataFrame, dict[str, Facts]]:
+    """Scores all test datasets, clean or corrupted; writes the predictions of each.
+
+    Test images that cannot be read are an error, unless `coverage` says what becomes of them.
+
+    Returns:
+        The results, and the facts behind their stamps.
+
+    Raises:
+        InputError: an image cannot be read, or too few frames have a score.
+    """
     folder = "" if corruption is None else f"{corruption.name}_{corruption.severity}/"
-    selection, parts, equal = data.selection, dict[str, pl.DataFrame](), list[str]()
+    parts, equal = dict[str, pl.DataFrame](), list[str]()
+    lenient = coverage not in (None, REFUSE)
     for name, manifest in data.tests.items():
-        loader = data.test_loader(name, corruption)
-        predictions = predict(trainer, scorer, loader, manifest, clean=corruption is None)
+        loader = data.test_loader(name, corruption, skip_unreadable=lenient)
+        scored = predict(trainer, scorer, loader, manifest, clean=corruption is None)
+        predictions = with_expected(scored, manifest, data.absent[name])
         run.write_predictions(f"{folder}{name}", predictions)
         parts[name] = predictions
         if has_equal_scores(predictions["logit"]):
             equal.append(name if corruption is None else f"{name} ({folder[:-1]})")
     warn_of_equal_scores(equal)
-    table = compute_results(
-        pl.concat(parts.values()),
-        record["selection"],
-        selection.protocol,
-        selection.naming,
-        selection.video_score,
-        record["thresholds"],
-    )
-    return with_frames(with_stamps(table, record["stamps"]), parts, record["overlap"])
+    return results_of_tests(parts, record, data.selection, coverage)
+
+
+def results_of_tests(
+    predictions: Mapping[str, pl.DataFrame],
+    record: Mapping[str, Any],
+    selection: Selection,
+    coverage: str | None,
+    metrics: Sequence[str] | None = None,
+    levels: Sequence[str] = LEVELS,
+) -> tuple[pl.DataFrame, dict[str, Facts]]:
+    """The results of tests, and the facts behind their stamps.
+
+    Where not every expected frame has a score, a warning says so, and `coverage` is one of the
+    facts.
+
+    Args:
+        predictions: a row per expected frame, by dataset, see `with_expected`.
+        record: holds the rule of selection, the thresholds, the stamps and the overlap of the run.
+        coverage, metrics, levels: see `fmsd.metrics.table.compute_results`.
+
+    Raises:
+        InputError: too few frames have a score.
+    """
+    stamps = with_coverage(record["stamps"], predictions, coverage)
+    tables = [
+        compute_results(
+            frames,
+            record["selection"],
+            selection.protocol,
+            selection.naming,
+            selection.video_score,
+            record["thresholds"],
+            metrics,
+            coverage,
+            levels,
+            selection.definitions,
+        )
+        for frames in predictions.values()
+    ]
+    table = pl.concat(tables)
+    warn_of_unscored(table, coverage)
+    return with_frames(with_stamps(table, stamps), predictions, record["overlap"]), stamps
+
+
+def warn_of_unscored(table: pl.DataFrame, coverage: str | None) -> None:
+    """Warns of datasets in which not every expected video or frame has a score.
+
+    Args:
+        table: results with the counts of outcomes.
+    """
+    counts = table.unique(["dataset", "level"], keep="first", maintain_order=True)
+    for row in counts.filter(pl.col("n_scored") < pl.col("n_expected")).iter_rows(named=True):
+        log.warning(
+            "%s of %s: %s (coverage=%s).",
+            f"{row['level']}s".capitalize(),
+            row["dataset"],
+            coverage_text(row),
+            coverage or EXCLUDE,
+        )
+
+
+def check_expected(data: DataModule, coverage: str | None) -> None:
+    """Refuses test datasets of which too few videos have frames, before anything is scored.
+
+    Args:
+        data: its test datasets are loaded.
+        coverage: see `fmsd.metrics.coverage.cover`.
+
+    Raises:
+        InputError: see `fmsd.metrics.coverage.check_share`.
+    """
+    check_coverage(coverage)
+    columns = ("dataset", "label", "video")
+    for name, manifest in data.tests.items():
+        if len(data.absent[name]):
+            known = manifest.table.select(*columns, outcome=pl.lit(SCORED))
+            check_share(pl.concat([known, data.absent[name].select(known.columns)]), coverage)
 
 
 def predict(

@@ -23,6 +23,7 @@ from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.lightning_compat import log_at_least_every
 from fmsd.engine.mask_files import MaskHistoryWriter
 from fmsd.engine.model_selection import ModelChoice
+from fmsd.engine.scoring import check_expected
 from fmsd.engine.stamp import protocol_stamps, training_facts
 from fmsd.engine.trainer import (
     TrainerFactory,
@@ -36,6 +37,7 @@ from fmsd.engine.trainer import (
 from fmsd.errors import InputError
 from fmsd.losses.detection import DetectionLoss
 from fmsd.losses.loss import Loss, check_batch_size, check_views
+from fmsd.metrics.coverage import check_coverage
 from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
@@ -58,6 +60,7 @@ class Request:
         command: the command line.
         overrides: the overrides on the command line.
         choices: the choice of every configuration group.
+        label: the name of its row in reports; None for one that they compose.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Request:
     command: Sequence[str]
     overrides: Sequence[str]
     choices: Mapping[str, Any]
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,10 @@ class Plan:
         save_every: optimizer steps between checkpoints to resume from, at least 1, beside those at
             the ends of epochs; None for these only.
         overlap: what happens to tests on training frames, see `fmsd.data.overlap`.
+        coverage: what becomes of test frames without a score, see `fmsd.metrics.coverage.cover`.
 
     Raises:
-        InputError: `save_every` is below 1, or `overlap` is unknown.
+        InputError: `save_every` is below 1, or `overlap` or `coverage` is unknown.
     """
 
     seed: int = 0
@@ -113,10 +118,12 @@ class Plan:
     patience: Any = None
     save_every: int | None = 500
     overlap: str = REFUSE
+    coverage: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the interval between checkpoints, and `overlap`."""
+        """Checks the interval between checkpoints, `overlap` and `coverage`."""
         check_overlap(self.overlap)
+        check_coverage(self.coverage)
         if self.save_every is not None and self.save_every < 1:
             raise InputError(
                 f"save_every={self.save_every} must be at least 1",
@@ -184,10 +191,18 @@ class Ending:
     stopped_early: bool
 
 
-def load_frames(data: DataModule) -> None:
-    """Loads the frames for training and tests; rank 0 first, which may render embedded images."""
+def load_frames(data: DataModule, coverage: str | None) -> None:
+    """Loads the frames for training and tests; rank 0 first, which may render embedded images.
+
+    Args:
+        coverage: see `Plan`.
+
+    Raises:
+        InputError: they cannot be used, or too few of the expected test videos have frames.
+    """
     with rank_zero_first():
         data.load("training", "tests")
+    check_expected(data, coverage)
 
 
 def build_setup(

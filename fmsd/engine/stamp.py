@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,8 @@ from fmsd.data.description import describe_datasets
 from fmsd.data.overlap import Overlap
 from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
+from fmsd.metrics.coverage import EXCLUDE, is_complete
+from fmsd.metrics.definitions import OURS
 from fmsd.metrics.table import LEVELS
 
 Facts = dict[str, Any]
@@ -51,7 +53,10 @@ def training_facts(data: DataModule, rule: str) -> Facts:
 
 
 def protocol_stamps(
-    data: DataModule, trained: Mapping[str, Any], overlap: Overlap
+    data: DataModule,
+    trained: Mapping[str, Any],
+    overlap: Overlap,
+    levels: Sequence[str] = LEVELS,
 ) -> dict[str, Facts]:
     """The facts of every test dataset at every level, by their stamp.
 
@@ -59,6 +64,7 @@ def protocol_stamps(
         trained: the `training_facts` of the detector that is tested.
         overlap: a fact of the datasets that hold training frames alone, as the stamps of all
             results so far would change.
+        levels: of the results.
     """
     selection = data.selection
     decoder = ", ".join(f"{name} {release.partition('.')[0]}" for name, release in DECODERS.items())
@@ -80,11 +86,35 @@ def protocol_stamps(
             "video_score": selection.video_score,
             **trained,
         } | ({"overlap": overlap[name]} if overlap[name] else {})
-        for level in LEVELS:
+        if selection.definitions != OURS:  # the stamps of all other results would change
+            shared["definitions"] = selection.definitions
+        for level in levels:
             facts = {"level": level} | shared
-            digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-            stamps[digest[:12]] = facts
+            stamps[_stamp(facts)] = facts
     return stamps
+
+
+def _stamp(facts: Facts) -> str:
+    """The stamp of facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def with_coverage(
+    stamps: Mapping[str, Facts], predictions: Mapping[str, pl.DataFrame], coverage: str | None
+) -> dict[str, Facts]:
+    """The facts of tests by their stamp, with the coverage where not every frame has a score.
+
+    Args:
+        stamps: see `protocol_stamps`.
+        predictions: a row per expected frame, by dataset.
+        coverage: see `fmsd.metrics.coverage.cover`.
+    """
+    partial = {name for name, frames in predictions.items() if not is_complete(frames)}
+    policy = {"coverage": coverage or EXCLUDE}
+    covered = [
+        facts | policy if facts["dataset"] in partial else facts for facts in stamps.values()
+    ]
+    return {_stamp(facts): facts for facts in covered}
 
 
 def with_stamps(table: pl.DataFrame, stamps: Mapping[str, Facts]) -> pl.DataFrame:

@@ -35,6 +35,7 @@ def training_record(
     return provenance(request.command) | {
         "overrides": redact_words(request.overrides),
         "choices": dict(request.choices),
+        "label": request.label and redact_words([request.label])[0],
         "seed": plan.seed,
         "selection": plan.select,
         "monitor": setup.choice.monitor,
@@ -56,6 +57,7 @@ def training_record(
         "processes": trainer.world_size,
         "seconds": round(session.recovery.seconds, 1),
         "manifests": manifest_part(session),
+        "suite": setup.data.selection.suite,
         "skipped": setup.data.skipped,
     }
 

@@ -73,6 +73,22 @@ def plot_det(lines: Sequence[Scored | None]) -> Figure:
     return figure
 
 
+def shows_det(scored: Scored) -> bool:
+    """Whether any part of a DET curve lies within the axes of `plot_det`.
+
+    A detector that ranks all videos without an error has no point there, nor has one with error
+    rates above the last tick alone.
+    """
+    false_positive, true_positive = roc_rates(*scored)
+    low, high = TICKS[0], TICKS[-1]
+
+    def within(rates: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " segments"]:
+        lower, upper = np.minimum(rates[:-1], rates[1:]), np.maximum(rates[:-1], rates[1:])
+        return (upper >= low) & (lower <= high)
+
+    return bool(np.any(within(false_positive) & within(1 - true_positive)))
+
+
 def plot_histograms(
     domains: Mapping[str, Float64[np.ndarray, "..."]], real: str = "real"
 ) -> Figure:

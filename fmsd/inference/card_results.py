@@ -5,11 +5,13 @@ from typing import Any
 
 import polars as pl
 
+from fmsd.metrics.coverage import policy
 from fmsd.metrics.layout import escape_markdown, markdown_table
 from fmsd.metrics.score_meaning import format_rate
 from fmsd.report.evidence import recompute_rows
 from fmsd.report.resamples import resample_rows
 from fmsd.report.rows import Row, load_rows
+from fmsd.report.stamped import coverage_remarks
 from fmsd.runs.evaluations import finished_evaluations
 from fmsd.runs.folder import Run
 
@@ -49,6 +51,8 @@ def results_section(row: Row | None) -> str:
             ]
         )
         notes += _notes(row.record_of(dataset), dataset)
+        own = policy(row.facts()[row.stamps_of(dataset)[0]])
+        notes += [(dataset, remark) for remark in coverage_remarks(results, own)]
     header = ["test data", "real + fake videos", "video AUC", "frame AUC", "video EER"]
     header += ["balanced accuracy", "protocol stamps"]
     text += markdown_table(header, rows)

@@ -6,6 +6,7 @@ by how often each video was drawn, and its metric is computed from weighted item
 ever copied.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,9 +20,12 @@ from torch import Tensor
 from fmsd.checks import check_choice
 from fmsd.errors import InputError
 from fmsd.metrics.calibration import BINS, bin_indices
-from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metrics, curve_of_counts
+from fmsd.metrics.definitions import OURS, probability_threshold
+from fmsd.metrics.nearest_error_rate import curve_metrics
+from fmsd.metrics.ranking import Curve, CurveValues, check_metrics, curve_of_counts
 from fmsd.metrics.table import LEVELS, scores_by_dataset, single_torch_thread
 from fmsd.metrics.video import aggregate_videos
+from fmsd.metrics.video_pairs import resampled_auc
 
 ResampledMetric = Float64[np.ndarray, " resamples"]
 """A metric of every resample."""
@@ -138,13 +142,17 @@ SUM_METRICS: Mapping[str, Callable[[Draws, float], CurveValues]] = {
 
 
 def weighted_metrics(
-    draws: Draws, metrics: Sequence[str], threshold: float | None = None
+    draws: Draws,
+    metrics: Sequence[str],
+    threshold: float | None = None,
+    definitions: str = OURS,
 ) -> dict[str, ResampledMetric]:
     """The metrics of every resample; where all counts are 1 they are those of the items.
 
     Args:
         metrics: names in `fmsd.metrics.ranking.METRICS` and `THRESHOLD_METRICS`.
         threshold: the threshold of the latter.
+        definitions: of the metrics, see `fmsd.metrics.definitions`.
 
     Raises:
         InputError: an unknown metric, or a missing threshold.
@@ -156,21 +164,26 @@ def weighted_metrics(
             "none",
             f"choose {lacking[0][:-4]}",
         )
-    ranking = [metric for metric in metrics if metric in CURVE_METRICS]
+    of_curve, even = curve_metrics(definitions), probability_threshold(definitions)
+    ranking = [metric for metric in metrics if metric in of_curve]
+    fast = None
+    if ranking == ["auc"]:
+        with single_torch_thread():
+            fast = resampled_auc(draws.score, draws.label, draws.video, draws.counts)
     # allocated first, as small tensors between large ones would fragment memory
     samples = {metric: draws.score.new_empty(len(draws.counts)) for metric in ranking}
     with single_torch_thread():
         done = 0
-        for curve in draws.curves() if ranking else ():
+        for curve in draws.curves() if ranking and fast is None else ():
             for metric in ranking:
-                samples[metric][done : done + len(curve.true_positives)] = CURVE_METRICS[metric](
-                    curve
-                )
+                samples[metric][done : done + len(curve.true_positives)] = of_curve[metric](curve)
             done += len(curve.true_positives)
         for metric in metrics:
             if metric in SUM_METRICS:
-                chosen = threshold if metric.endswith("_val") and threshold is not None else 0.5
+                chosen = threshold if metric.endswith("_val") and threshold is not None else even
                 samples[metric] = SUM_METRICS[metric](draws, chosen)
+    if fast is not None:
+        samples["auc"] = fast
     return {metric: samples[metric].numpy() for metric in metrics}
 
 
@@ -180,8 +193,26 @@ def draw_counts(
     """Draws videos with replacement, and returns how often each is in every resample.
 
     Resamples have as many real and as many fake videos as the data. A byte is enough for a count:
-    it is 1 on average, and exceeds 255 with a probability below 10^-500.
+    it is 1 on average, and exceeds 255 with a probability below 10^-500. Counts of up to
+    `KEPT_BYTES` are kept for the next run on the same videos, so they must not be changed.
     """
+    if resamples * len(fake) > KEPT_BYTES:
+        return _draw_counts(fake, resamples, seed)
+    return _known_counts(fake.tobytes(), resamples, seed)
+
+
+KEPT_BYTES = 2**23
+"""Size of counts that are kept; 32 of them at most."""
+
+
+@functools.lru_cache(maxsize=32)
+def _known_counts(fake: bytes, resamples: int, seed: int) -> UInt8[Tensor, "resamples videos"]:
+    return _draw_counts(np.frombuffer(fake, bool), resamples, seed)
+
+
+def _draw_counts(
+    fake: Bool[np.ndarray, " videos"], resamples: int, seed: int
+) -> UInt8[Tensor, "resamples videos"]:
     rng, counts = np.random.default_rng(seed), np.empty((resamples, len(fake)), np.uint8)
     for members in (np.flatnonzero(~fake), np.flatnonzero(fake)):
         size = len(members)
@@ -199,6 +230,7 @@ def resample_metrics(
     naming: str = "id",
     video_score: str = "mean",
     threshold: float | None = None,
+    definitions: str = OURS,
 ) -> dict[str, ResampledMetric]:
     """Metrics of one dataset's predictions on resamples of its videos, stratified by their label.
 
@@ -209,7 +241,7 @@ def resample_metrics(
     Args:
         metrics: see `weighted_metrics`.
         level: `frame` or `video`.
-        naming, video_score: see `fmsd.metrics.table.compute_results`.
+        naming, video_score, definitions: see `fmsd.metrics.table.compute_results`.
         threshold: the one chosen on validation data at this level.
 
     Raises:
@@ -223,7 +255,9 @@ def resample_metrics(
             "give those of one",
         )
     ((dataset, scored),) = scores_by_dataset(frames, naming)
-    videos = aggregate_videos(scored, video_score).sort("video").with_row_index("place")
+    videos = (
+        aggregate_videos(scored, video_score, definitions).sort("video").with_row_index("place")
+    )
     if not videos["label"].max():
         raise InputError(
             f"Every fake video of {dataset} bears the name of a real one, so none can be drawn "
@@ -233,7 +267,7 @@ def resample_metrics(
     items = (
         videos
         if level == "video"
-        else scored.join(
+        else scored.select("video", "label", "score").join(
             videos.select("video", "place"), on="video", how="left", maintain_order="left"
         )
     )
@@ -245,6 +279,7 @@ def resample_metrics(
         Draws(score, label, place, draw_counts((videos["label"] == 1).to_numpy(), resamples, seed)),
         metrics,
         threshold,
+        definitions,
     )
 
 

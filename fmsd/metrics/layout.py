@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from fmsd.metrics.coverage import coverage_text
+
 
 def pivot_datasets(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
     """One metric with a column per dataset and a row per level."""
@@ -23,6 +25,23 @@ def format_video_counts(tidy: pl.DataFrame) -> dict[str, str]:
         f"{_span(own['n_videos'] - own['n_real_videos'])} fake videos"
         for (dataset,), own in tidy.group_by("dataset", maintain_order=True)
     }
+
+
+def format_coverage(tidy: pl.DataFrame) -> list[str]:
+    """A phrase for each dataset and level in which not every video or frame has a score.
+
+    For example `celebdf_v2, videos: 510 of 518 scored, 8 no face`. Results of earlier versions do
+    not count them.
+    """
+    if "n_expected" not in tidy.columns:
+        return []
+    counts = tidy.drop_nulls("n_expected").filter(pl.col("n_scored") < pl.col("n_expected"))
+    return list(
+        dict.fromkeys(
+            f"{row['dataset']}, {row['level']}s: {coverage_text(row)}"
+            for row in counts.iter_rows(named=True)
+        )
+    )
 
 
 def _span(values: pl.Series) -> str:

@@ -158,6 +158,12 @@ CURVE_METRICS: Mapping[str, Callable[[Curve], CurveValues]] = {
 }
 """The metrics that are computed from ROC curves, of many curves at once."""
 
+DECISION_METRICS: Mapping[str, Callable[[Scores, Labels, float], float]] = {
+    "acc": accuracy,
+    "bacc": balanced_accuracy,
+}
+"""The metrics at a probability of 0.5."""
+
 METRICS: Mapping[str, Callable[[Scores, Labels], float]] = {
     "auc": auc,
     "ap": average_precision,

@@ -11,8 +11,11 @@ import polars as pl
 import torch
 
 from fmsd.errors import InputError
+from fmsd.metrics.coverage import COUNTS, EXCLUDE, complete_counts, counts_by_level, cover
+from fmsd.metrics.definitions import OURS, probability_threshold
+from fmsd.metrics.nearest_error_rate import curve_metrics
 from fmsd.metrics.ranking import (
-    CURVE_METRICS,
+    DECISION_METRICS,
     METRICS,
     THRESHOLD_METRICS,
     Labels,
@@ -30,6 +33,7 @@ COLUMNS = (
     "n_frames",
     "n_videos",
     "n_real_videos",
+    *COUNTS,
     "selection",
     "protocol",
 )
@@ -88,28 +92,40 @@ def compute_results(
     video_score: str = "mean",
     thresholds: Mapping[str, float] | None = None,
     metrics: Sequence[str] | None = None,
+    coverage: str | None = EXCLUDE,
+    levels: Sequence[str] = LEVELS,
+    definitions: str = OURS,
 ) -> pl.DataFrame:
     """The metrics of every dataset at frame and video level.
 
     Args:
+        predictions: a row per expected frame, see `fmsd.metrics.coverage`.
         selection: the rule by which weights were selected, written into every row.
         protocol: the rules by which frames were chosen and grouped, written into every row.
         naming: how frames are grouped into videos: by `id`, or by its last part (`folder`).
         video_score: see `fmsd.metrics.video.aggregate_videos`.
         thresholds: by level, those chosen on validation data; None leaves out their metrics.
         metrics: names in `fmsd.metrics.ranking.METRICS` and `THRESHOLD_METRICS`; None for all.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
+        levels: the levels of the results; `video` alone where scores are of whole videos.
+        definitions: of the metrics, see `fmsd.metrics.definitions`.
 
     Raises:
-        InputError: a dataset with one class only, logits that are not finite, an unknown video
-            score or metric.
+        InputError: a dataset with one class only, logits that are not finite, frames without a
+            score that the policy refuses, an unknown video score or metric.
     """
     rows = []
-    for dataset, frames in scores_by_dataset(predictions, naming):
-        ranked = scores_by_level(frames, video_score)
+    outcomes = _counted_outcomes(predictions, naming)
+    for dataset, frames in scores_by_dataset(cover(predictions, coverage), naming):
+        ranked = scores_by_level(frames, video_score, definitions)
         sizes = _sizes(ranked)
+        complete = {level: complete_counts(len(items[0])) for level, items in ranked.items()}
+        counts = outcomes.get(dataset, complete)
         rows += [
-            (dataset, *line, *sizes, selection, protocol)
-            for line in _measured(ranked, thresholds, metrics)
+            (dataset, *line, *sizes, *counts[line[0]].values(), selection, protocol)
+            for line in _measured(
+                {level: ranked[level] for level in levels}, thresholds, metrics, definitions
+            )
         ]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
@@ -121,6 +137,8 @@ def results_by_domain(
     video_score: str = "mean",
     thresholds: Mapping[str, float] | None = None,
     metrics: Sequence[str] | None = None,
+    levels: Sequence[str] = LEVELS,
+    definitions: str = OURS,
 ) -> pl.DataFrame:
     """The metrics of each forgery domain against all real frames of its dataset, at both levels.
 
@@ -129,12 +147,15 @@ def results_by_domain(
     """
     rows = []
     for dataset, frames in scores_by_dataset(predictions, naming):
-        reals, fakes = frames.filter(label=0), frames.filter(label=1)
+        needed = frames.select("dataset", "domain", "video", "label", "score")
+        reals, fakes = needed.filter(label=0), needed.filter(label=1)
         for (domain,), forged in fakes.group_by("domain", maintain_order=True):
-            ranked = scores_by_level(pl.concat([reals, forged]), video_score)
+            ranked = scores_by_level(pl.concat([reals, forged]), video_score, definitions)
             sizes = _sizes(ranked)
+            chosen = {level: ranked[level] for level in levels}
             rows += [
-                (dataset, domain, *line, *sizes) for line in _measured(ranked, thresholds, metrics)
+                (dataset, domain, *line, *sizes)
+                for line in _measured(chosen, thresholds, metrics, definitions)
             ]
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
 
@@ -168,13 +189,15 @@ def scores_by_dataset(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[
         yield str(dataset), group_by_folder(frames) if naming == "folder" else frames
 
 
-def scores_by_level(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, Labels]]:
+def scores_by_level(
+    frames: pl.DataFrame, video_score: str, definitions: str = OURS
+) -> dict[str, tuple[Scores, Labels]]:
     """Scores and labels of a dataset's frames and of its videos, by level.
 
     Raises:
         InputError: no video is fake, or an unknown video score.
     """
-    videos = aggregate_videos(frames, video_score)
+    videos = aggregate_videos(frames, video_score, definitions)
     if not videos["label"].max():
         raise InputError(
             f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so "
@@ -190,21 +213,40 @@ def scores_by_level(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[S
     }
 
 
+def _counted_outcomes(
+    predictions: pl.DataFrame, naming: str
+) -> dict[str, dict[str, dict[str, int]]]:
+    """The counts of outcomes by dataset and level; empty where every frame has a score."""
+    if "outcome" not in predictions.columns:
+        return {}
+    grouped = predictions.select("dataset", "video", "outcome")
+    if naming == "folder":
+        grouped = group_by_folder(grouped)
+    return {
+        str(dataset): counts_by_level(frames)
+        for (dataset,), frames in grouped.group_by("dataset", maintain_order=True)
+    }
+
+
 def _measured(
     ranked: dict[str, tuple[Scores, Labels]],
     thresholds: Mapping[str, float] | None,
     metrics: Sequence[str] | None,
+    definitions: str,
 ) -> Iterator[tuple[str, str, float]]:
     """Yields level, metric and value; scores are sorted once per level."""
     wanted = check_metrics(metrics) if metrics is not None else [*METRICS, *THRESHOLD_METRICS]
+    of_curve, even = curve_metrics(definitions), probability_threshold(definitions)
     for level, items in ranked.items():
-        curve = roc_curve(*items) if not CURVE_METRICS.keys().isdisjoint(wanted) else None
+        curve = roc_curve(*items) if not of_curve.keys().isdisjoint(wanted) else None
         for name in wanted:
             if name in THRESHOLD_METRICS:
                 if thresholds is not None:
                     yield level, name, THRESHOLD_METRICS[name](*items, thresholds[level])
-            elif curve is not None and name in CURVE_METRICS:
-                yield level, name, float(CURVE_METRICS[name](curve))
+            elif curve is not None and name in of_curve:
+                yield level, name, float(of_curve[name](curve))
+            elif name in DECISION_METRICS:
+                yield level, name, DECISION_METRICS[name](*items, even)
             else:
                 yield level, name, METRICS[name](*items)
 

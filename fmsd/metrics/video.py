@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import polars as pl
 
 from fmsd.errors import InputError
+from fmsd.metrics.definitions import DEEPFAKEBENCH, OURS, mean_in_order
 
 
 def exact_mean(scores: pl.Expr) -> pl.Expr:
@@ -26,19 +27,28 @@ AGGREGATIONS: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
 """Aggregations by name; `topK`, the mean of the K highest, is one more."""
 
 
-def aggregate_videos(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
+def aggregate_videos(
+    frames: pl.DataFrame, score: str = "mean", definitions: str = OURS
+) -> pl.DataFrame:
     """One row per video: id, label and aggregated `score`.
 
     An id with frames of both labels, as `group_by_folder` may make them, counts as real.
 
     Args:
-        frames: columns video, label and score.
+        frames: columns video, label and score; where `filled` (see `fmsd.metrics.coverage.cover`)
+            is true, a frame counts only if its video has no others.
         score: `mean`, `median`, `max`, or `topK` such as `top5`, the mean of the K highest (of all
             frames where there are fewer).
+        definitions: of the `mean`, see `fmsd.metrics.definitions.mean_in_order`.
 
     Raises:
         InputError: an unknown aggregation.
     """
+    if "filled" in frames.columns:
+        only = pl.col("filled").all().over("video")
+        frames = frames.filter(~pl.col("filled") | only)
+    if score == "mean" and definitions == DEEPFAKEBENCH:
+        return mean_in_order(frames)
     return frames.group_by("video", maintain_order=True).agg(
         pl.col("label").min(), aggregation(score)(pl.col("score")).alias("score")
     )

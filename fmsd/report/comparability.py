@@ -24,7 +24,7 @@ Its training frames are those of all experts, so more test frames can be among t
 """
 
 IMPORT_FACTS = (*MERGE_FACTS, "augment", "left_out", "train_frames", "size")
-"""Facts that may always differ beside an imported detector: its training is not known.
+"""Facts that may always differ beside an imported or external detector: its training is unknown.
 
 Its input has the size that it was published with.
 """
@@ -34,6 +34,9 @@ TRAINING_FACTS = ("selection", "augment", "train", "left_out", "train_frames")
 
 DIGEST = re.compile(r"[0-9a-f]{40,}")
 """A digest within a fact."""
+
+COVERAGE = "coverage"
+"""The fact of results in which not every frame has a score; complete ones agree with any policy."""
 
 StampFacts = Mapping[str, Any]
 
@@ -98,8 +101,12 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
             names = [name for name in names if name != PIXELS]
         allowed = {*differ, *own_facts([row for _, group in groups.values() for row in group])}
         forbidden = [] if ALL in differ else [name for name in names if name not in allowed]
+        policies = {facts[COVERAGE] for facts, _ in groups.values() if COVERAGE in facts}
+        if len(policies) < 2:
+            forbidden = [name for name in forbidden if name != COVERAGE]
         if forbidden:
             raise _incomparable(dataset, level, groups, forbidden, differ)
+        names = [name for name in names if name != COVERAGE]  # remarks have it
         every = [facts for facts, _ in groups.values()]
         for facts, group in groups.values() if names else ():
             meaning = ", ".join(
@@ -122,8 +129,8 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
 
 
 def own_facts(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The facts in which a merge or an imported detector among the rows may differ."""
-    if any("imported" in row.record for row in rows):
+    """The facts in which a merge, or a detector of unknown training among the rows, may differ."""
+    if any({"imported", "external"} & row.record.keys() for row in rows):
         return IMPORT_FACTS
     return MERGE_FACTS if any("merged" in row.record for row in rows) else ()
 

@@ -18,10 +18,14 @@ from fmsd.data.content import pixels_digest
 from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
+from fmsd.metrics.coverage import framed, policy
+from fmsd.metrics.definitions import OURS
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
+from fmsd.metrics.score_scale import scale_metrics
 from fmsd.metrics.table import COLUMNS, LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.report.rows import Row
+from fmsd.report.threads import in_threads
 from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
 from fmsd.runs.predictions import read_predictions
 
@@ -51,6 +55,8 @@ class Evidence:
     def read(self, path: Path, manifest: str) -> pl.DataFrame:
         """Reads predictions, and checks that their frames are those of a manifest.
 
+        Videos without a frame are no part of the manifest.
+
         Args:
             manifest: its digest.
 
@@ -58,7 +64,7 @@ class Evidence:
             InputError: the predictions cannot be used, or are of other frames.
         """
         predictions = read_predictions(path)
-        frames = predictions.select(DIGEST_COLUMNS)
+        frames = framed(predictions).select(DIGEST_COLUMNS)
         known = self.manifests.get(manifest)
         if known is None or not frames.equals(known):
             digest = Manifest(frames, path.parent).digest()
@@ -103,15 +109,19 @@ class Evidence:
             for stamp, facts in record["stamps"].items()
             if facts["dataset"] == dataset
         }
-        if missing := [level for level in LEVELS if level not in stamps]:
+        levels = [level for level in LEVELS if level in stamps]
+        tested = recorded["level"].unique(maintain_order=True)
+        if missing := [level for level in tested if level not in stamps]:
             raise InputError(
                 f"{run.folder / 'run.json'} has no stamp of {dataset} at {missing[0]} level",
                 "test the run again",
             )
-        _, facts = stamps[LEVELS[0]]
+        _, facts = stamps[levels[0]]
         predictions, table = (run.folder / name for name in files)
         run.check(files[0])
         frames = self.read(predictions, facts["manifest"])
+        if metrics is None and "external" in record:
+            metrics = scale_metrics(record["external"]["scale"])
         computed = compute_results(
             frames,
             str(record.get("selection")),
@@ -120,8 +130,11 @@ class Evidence:
             facts["video_score"],
             thresholds,
             metrics,
+            policy(facts),
+            levels,
+            facts.get("definitions", OURS),
         ).with_columns(
-            stamp=pl.col("level").replace_strict({level: stamps[level][0] for level in LEVELS}),
+            stamp=pl.col("level").replace_strict({level: stamps[level][0] for level in levels}),
             pixels=pl.lit(pixels_digest(frames), pl.String),
             overlap=pl.lit(record.get("overlap", {}).get(dataset), pl.Int64),
         )
@@ -196,21 +209,30 @@ def recompute_rows(rows: Sequence[Row]) -> list[Row]:
     tests = [
         (number, dataset) for number, row in enumerate(rows) for dataset in row.prediction_files
     ]
-    for number, dataset in track(tests, "Computing results", len(tests), "tests"):
-        row = rows[number]
-        run, record = row.test_of(dataset)
+
+    def recompute(test: tuple[int, str]) -> tuple[pl.DataFrame, str | None]:
+        """The results of a test, and a digest of its logits; None where all are equal."""
+        number, dataset = test
+        run, record = rows[number].test_of(dataset)
         table, logits = evidence.results(
             run,
             record,
-            row.results.filter(dataset=dataset),
+            rows[number].results.filter(dataset=dataset),
             thresholds[number].get(run),
             (f"predictions/{dataset}.parquet", "results.csv"),
         )
+        equal_scores = has_equal_scores(logits)
+        return table, None if equal_scores else hashlib.sha256(
+            logits.to_numpy().tobytes()
+        ).hexdigest()
+
+    computed = track(in_threads(recompute, tests), "Computing results", len(tests), "tests")
+    for (number, dataset), (table, digest) in zip(tests, computed, strict=True):
         results[number].append(table)
-        if has_equal_scores(logits):
-            equal.append(f"{dataset} in {run.folder}")
+        if digest is None:
+            equal.append(f"{dataset} in {rows[number].folder_of(dataset)}")
         else:
-            digests[number][dataset] = hashlib.sha256(logits.to_numpy().tobytes()).hexdigest()
+            digests[number][dataset] = digest
     for row in rows:
         for run in row.runs:
             run.check("results.csv")  # rows that are left out follow from predictions, too

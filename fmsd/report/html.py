@@ -26,11 +26,13 @@ class Section:
         name: its anchor.
         title: its heading.
         body: HTML below the heading.
+        is_folded: it is opened by a click on its heading, or by a link to it.
     """
 
     name: str
     title: str
     body: str
+    is_folded: bool = False
 
 
 def document(title: str, subtitle: str, sections: Sequence[Section]) -> str:
@@ -38,9 +40,11 @@ def document(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     links = "".join(
         f'<li><a href="#{section.name}">{escape(section.title)}</a></li>' for section in sections
     )
-    body = "\n".join(
-        f'<section id="{section.name}"><h2>{escape(section.title)}</h2>\n{section.body}\n</section>'
-        for section in sections
+    body = "\n".join(map(section_element, sections))
+    unfold = (
+        '<button id="unfold" type="button" hidden>open all</button>'
+        if any(section.is_folded for section in sections)
+        else ""
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -57,7 +61,8 @@ def document(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 <body>
 <header>
 <div><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></div>
-<button id="theme" type="button" aria-label="light or dark">light / dark</button>
+<div class="tools">{unfold}<button id="theme" type="button" \
+aria-label="light or dark">light / dark</button></div>
 </header>
 <div class="columns">
 <nav aria-label="contents"><ol>{links}</ol></nav>
@@ -70,6 +75,20 @@ def document(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 </body>
 </html>
 """
+
+
+def section_element(section: Section) -> str:
+    """A section with its heading."""
+    heading, body = f"<h2>{escape(section.title)}</h2>", section.body
+    if section.is_folded:
+        content = f"<details><summary>{heading}</summary>\n{body}\n</details>"
+        return f'<section id="{section.name}">{content}</section>'
+    return f'<section id="{section.name}">{heading}\n{body}\n</section>'
+
+
+def folded(summary: str, body: str) -> str:
+    """A part of a section that a click on its summary opens."""
+    return f"<details><summary>{escape(summary)}</summary>\n{body}\n</details>"
 
 
 def paragraph(text: str, css_class: str = "") -> str:
@@ -101,7 +120,9 @@ def text_table(
 
 
 def panes_by_choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
-    """Panes of which one is visible, selected by menus; without scripts all are visible.
+    """Panes of which one is visible, selected by menus.
+
+    Without scripts the first one is visible, and each other one is opened by a click on its name.
 
     Args:
         panes: HTML by the values of the menus. The first value of each menu is selected.
@@ -124,23 +145,24 @@ def panes_by_choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) 
         " ".join(menu[value] for menu, value in zip(indices, key, strict=True)) for key in panes
     ]
     parts = "".join(
-        f'<div class="pane" data-key="{key}">{body}</div>'
-        for key, body in zip(keys, panes.values(), strict=True)
+        f'<details class="pane" data-key="{key}"{" open" if place == 0 else ""}>'
+        f"<summary>{escape(', '.join(values))}</summary>{body}</details>"
+        for place, (key, (values, body)) in enumerate(zip(keys, panes.items(), strict=True))
     )
     return f'<div class="choice"><p class="controls">{"".join(controls)}</p>{parts}</div>'
 
 
 def figure_element(figure: Figure, title: str, caption: str) -> str:
-    """A matplotlib figure with a caption.
+    """A matplotlib figure below its caption.
 
     Args:
         title: unique on the page, see `fmsd.figures.svg.inline_svg`.
     """
-    return f"<figure>{inline_svg(figure, title)}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{inline_svg(figure, title)}</figure>"
 
 
 def image_element(kind: str, encoded: str, caption: str) -> str:
-    """A raster image with a caption.
+    """A raster image below its caption.
 
     Args:
         kind: png, webp, ...
@@ -148,7 +170,7 @@ def image_element(kind: str, encoded: str, caption: str) -> str:
     """
     text = escape(caption)
     source = f"data:image/{kind};base64,{encoded}"
-    return f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
+    return f'<figure><figcaption>{text}</figcaption><img alt="{text}" src="{source}"></figure>'
 
 
 def reference(text: str, link: tuple[str, str] | None, note: str) -> str:
@@ -206,14 +228,26 @@ def attribute(name: str, value: str) -> str:
 
 
 def sortable_table(
-    caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int] = (0,)
+    caption: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text: Collection[int] = (0,),
+    groups: Sequence[tuple[str, int]] = (),
 ) -> str:
     """A table that is sorted by a click on a header; the first cell of a row is its heading.
 
     Args:
         rows: HTML: the content of the heading, then complete `<td>` elements.
         text: the indices of left-aligned columns.
+        groups: names above neighbouring columns, and how many each is of.
     """
+    above = "".join(
+        f'<th scope="colgroup" colspan="{count}"><span>{escape(name)}</span></th>'
+        if name
+        else f'<td colspan="{count}"></td>'
+        for name, count in groups
+    )
+    above = f'<tr class="groups">{above}</tr>' if above else ""
     classes = [attribute("class", "text" if index in text else "") for index in range(len(header))]
     names = [name or '<span class="hidden">name</span>' for name in header]
     heads = "".join(
@@ -226,5 +260,5 @@ def sortable_table(
     return (
         '<div class="scroll" tabindex="0" role="region" '
         f'aria-label="table"><table><caption><span>{caption}</span></caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
+        f"<thead>{above}<tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
     )

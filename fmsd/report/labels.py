@@ -1,110 +1,212 @@
-"""Labels of the rows of a report: the overrides that vary between its runs."""
+"""Labels of the rows of a report: which runs are seeds of one row, and what the row is called."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fmsd.errors import InputError
-from fmsd.redaction import redact_words
+from fmsd.names import check_label
+from fmsd.quoting import printable
+from fmsd.report.naming import (
+    composed_names,
+    distinct_names,
+    merge_name,
+    override_key,
+    plain_overrides,
+    shown_value,
+    varying_overrides,
+)
+
+DETECTOR_WEIGHTS = "adapter.safetensors"
+"""The file whose digest tells which run an expert of a merge is."""
 
 
-def row_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The label of each run: its varying overrides, else the name of its method or merger.
+FOREIGN_KEYS = (
+    *("backbone", "data"),
+    *("args", "takes", "size", "mean", "std", "output", "higher"),
+)
+"""Prefixes of the keys that tell foreign runs apart: imported ones, and those of `fmsd score`."""
 
-    That of an imported run is the name of its detector.
+
+@dataclass(frozen=True)
+class RowName:
+    """The name of a run's row.
+
+    Args:
+        label: what reports call it. Runs with equal labels are seeds of one row.
+        setting: the overrides that vary between rows, as they were written.
+        given: whether the label is that of `label=`.
+    """
+
+    label: str
+    setting: str
+    given: bool = False
+
+
+def row_names(records: Sequence[Mapping[str, Any]]) -> list[RowName]:
+    """The name of the row of each run.
+
+    It is the `label` of the run; else that of its detector, if it was imported or scored elsewhere;
+    else composed of what varies between runs. Runs without a label whose overrides differ in more
+    than the seed have different names.
 
     Args:
         records: content of each run's `run.json`.
+
+    Raises:
+        InputError: a label that cannot be the name of a row.
     """
-    names = imported_names([record for record in records if "imported" in record])
-    others = iter(_labels_of_own([record for record in records if "imported" not in record]))
-    imported = iter(names)
-    return [next(imported if "imported" in record else others) for record in records]
-
-
-def imported_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The labels of imported runs: the name given to them, else that of their detector.
-
-    Digests tell two files of one name apart, and settings of the backbone two runs of one file.
-
-    Args:
-        records: content of each run's `run.json`.
-    """
-    files = [record["imported"] for record in records]
-    names = [f"imported {file.get('name') or file['detector']}" for file in files]
-    digests = {name: set[str]() for name in names}
-    for name, file in zip(names, files, strict=True):
-        digests[name].add(file["sha256"])
-    labels = [
-        f"{name} {file['sha256'][:8]}" if len(digests[name]) > 1 else name
-        for name, file in zip(names, files, strict=True)
-    ]
-    settings = [
-        {word for word in _normalised(record["overrides"]) if word.startswith("backbone")}
-        for record in records
-    ]
-    common = {
-        label: set.intersection(
-            *(own for other, own in zip(labels, settings, strict=True) if other == label)
-        )
-        for label in labels
-    }
+    settings = row_settings(records)
+    composed = _names_of_kinds(records)
+    rows: dict[tuple[str, bool], str] = {}
+    overrides: dict[tuple[str, bool], Sequence[str]] = {}
+    keys = []
+    for record, setting, name in zip(records, settings, composed, strict=True):
+        check_label(label := record.get("label"))
+        key = (label, True) if label else (setting, False)
+        keys.append(key)
+        rows.setdefault(key, label or name)
+        overrides.setdefault(key, [] if label else telling_overrides(record))
+    names = dict(
+        zip(rows, distinct_names(list(rows.values()), list(overrides.values())), strict=True)
+    )
+    names |= {key: key[0] for key in rows if key[1]}
     return [
-        " ".join([label, *sorted(own - common[label])])
-        for label, own in zip(labels, settings, strict=True)
+        RowName(names[key], setting, key[1]) for key, setting in zip(keys, settings, strict=True)
     ]
 
 
-def _labels_of_own(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The labels of runs that were trained or merged."""
-    overrides = [_normalised(record["overrides"]) for record in records]
+def _names_of_kinds(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The label or composed name of each run, before names of different rows are told apart."""
+    names = [str(record.get("label") or "") for record in records]
+    foreign = [place for place, record in enumerate(records) if is_foreign(record)]
+    own = [place for place, record in enumerate(records) if not is_foreign(record)]
+    for place in foreign:
+        names[place] = names[place] or foreign_name(records[place])
+    for place, name in zip(own, composed_names([records[place] for place in own]), strict=True):
+        names[place] = names[place] or name
+    known = {
+        digest: name
+        for record, name in zip(records, names, strict=True)
+        if "merged" not in record and (digest := weights(record)) is not None
+    }
+    # a merge is younger than its experts, which have names before it gets one
+    for place in sorted(own, key=lambda place: str(records[place].get("time", ""))):
+        record = records[place]
+        if "merged" not in record:
+            continue
+        if not record.get("label"):
+            merge = merge_name(record, expert_names(record, known))
+            names[place] = ", ".join(filter(None, (merge, names[place])))
+        if (digest := weights(record)) is not None:
+            known[digest] = names[place]
+    return names
+
+
+def weights(record: Mapping[str, Any]) -> str | None:
+    """The digest of a run's weights; None where its record has none."""
+    return (record.get("files") or {}).get(DETECTOR_WEIGHTS)
+
+
+def expert_names(record: Mapping[str, Any], known: Mapping[str, str]) -> list[str]:
+    """The names of the experts of a merge: of their rows, else those that the merge recorded.
+
+    Args:
+        record: content of its `run.json`.
+        known: names by the digest of the weights.
+    """
+    experts = record.get("experts")
+    if experts is None:  # merges of fmsd 0.1.0 have the folders of their experts alone
+        return [str(name) for name in record["merged"]]
+    return [known.get(expert["sha256"]) or str(expert["name"]) for expert in experts]
+
+
+def is_foreign(record: Mapping[str, Any]) -> bool:
+    """Whether a run was trained elsewhere: imported, or scored by another program."""
+    return "imported" in record or "external" in record
+
+
+def foreign_name(record: Mapping[str, Any]) -> str:
+    """The name of a detector that was imported or scored elsewhere."""
+    if (about := record.get("external")) is not None:
+        return shown_value(str(about.get("detector") or about.get("file") or "scores"))
+    about = record["imported"]
+    return f"imported {' '.join(printable(about.get('name') or about['detector']).split())}"
+
+
+def row_settings(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The setting of each run: its varying overrides, else the name of its method or merger.
+
+    Runs with equal settings are seeds of one row. That of an imported run is its detector.
+
+    Args:
+        records: content of each run's `run.json`.
+    """
+    foreign = iter(_foreign_settings([record for record in records if is_foreign(record)]))
+    own = iter(_own_settings([record for record in records if not is_foreign(record)]))
+    return [next(foreign if is_foreign(record) else own) for record in records]
+
+
+def telling_overrides(record: Mapping[str, Any]) -> list[str]:
+    """The overrides that tell a run from others; of a foreign one also the digest of its file."""
+    overrides = plain_overrides(record.get("overrides", ()))
+    if not is_foreign(record):
+        return overrides
+    digest = str((record.get("external") or record["imported"]).get("sha256") or "")[:8]
+    own = [text for text in overrides if override_key(text).startswith(FOREIGN_KEYS)]
+    return [*own, *([f"sha256={digest}"] if digest else [])]
+
+
+def _foreign_settings(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings of runs that were trained elsewhere: name, digest of the file, overrides."""
+    return [" ".join((foreign_name(record), *telling_overrides(record))) for record in records]
+
+
+def _own_settings(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings of runs that were trained or merged."""
+    overrides = [plain_overrides(record["overrides"]) for record in records]
     merged = ["merged" in record for record in records]
-    varying = varying_overrides(overrides, merged)
+    varying = _joined(varying_overrides(overrides, merged))
     of_merges = {text for text, is_merge in zip(varying, merged, strict=True) if is_merge}
     of_trainings = {text for text, is_merge in zip(varying, merged, strict=True) if not is_merge}
     if (of_merges & of_trainings) - {""}:
-        varying = varying_overrides(overrides, [False] * len(records))
-    labels = []
+        varying = _joined(varying_overrides(overrides, [False] * len(records)))
+    settings = []
     for text, record in zip(varying, records, strict=True):
         choices = record.get("choices", {})
-        labels.append(text or choices.get("method") or choices.get("merger") or "run")
-    return labels
+        settings.append(text or choices.get("method") or choices.get("merger") or "run")
+    return settings
 
 
-def varying_overrides(overrides: Sequence[Sequence[str]], merged: Sequence[bool]) -> list[str]:
-    """The overrides of each run that vary between runs of its kind (trained or merged).
-
-    A run that is the only one of its kind is compared with all runs.
-    """
-    common = {}
-    for kind in set(merged):
-        same_kind = {
-            tuple(run) for run, is_merge in zip(overrides, merged, strict=True) if is_merge == kind
-        }
-        compared = same_kind if len(same_kind) > 1 else overrides
-        common[kind] = set.intersection(*map(set, compared))
-    return [
-        " ".join(" ".join(part for part in run if part not in common[kind]).split())
-        for run, kind in zip(overrides, merged, strict=True)
-    ]
+def _joined(overrides: Sequence[Sequence[str]]) -> list[str]:
+    return [" ".join(" ".join(own).split()) for own in overrides]
 
 
-def find_label(text: str, labels: Iterable[str]) -> str:
+def find_label(text: str, labels: Iterable[str], settings: Iterable[str] = ()) -> str:
     """The label equal to a text, or else the only one that contains it.
 
+    Args:
+        labels: of all rows.
+        settings: the overrides of each, by which a row is found where no label fits.
+
     Raises:
-        InputError: no label contains the text, or several do.
+        InputError: no row fits, or several do.
     """
-    unique = list(dict.fromkeys(labels))
-    matches = [text] if text in unique else [label for label in unique if text in label]
+    every = list(labels)
+    pairs = list(dict.fromkeys(zip(every, list(settings) or every, strict=True)))
+    unique = list(dict.fromkeys(every))
+    matches: list[str] = []
+    for candidates in (
+        (label for label, _ in pairs if label == text),
+        (label for label, setting in pairs if setting == text),
+        (label for label, _ in pairs if text in label),
+        (label for label, setting in pairs if text in setting),
+    ):
+        if matches := list(dict.fromkeys(candidates)):
+            break
     if len(matches) != 1:
         raise InputError(
             f"against={text} is {'several rows' if matches else 'no row'}",
             f"name one of {'; '.join(matches or unique)}",
         )
     return matches[0]
-
-
-def _normalised(overrides: Sequence[str]) -> list[str]:
-    """Sorted overrides without the seed; `+key=value` and `key=value` count as the same."""
-    plain = (override.lstrip("+") for override in redact_words(overrides))
-    return sorted(override for override in plain if not override.startswith("seed="))

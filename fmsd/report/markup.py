@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.metrics.layout import escape_markdown, markdown_table
+from fmsd.report.columns import group_sentence
 from fmsd.report.tables import Cell, Table
 
 LATEX_ESCAPES = {
@@ -25,6 +26,16 @@ def header(table: Table) -> list[str]:
         for column in table.columns
     )
     return ["", *names]
+
+
+def video_counts(table: Table) -> str:
+    """A sentence on the counts of test videos, for headers without them."""
+    parts = [
+        f"{column} {table.videos[column].removesuffix(' videos')}"
+        for column in table.columns
+        if column in table.videos
+    ]
+    return f"Test videos: {'; '.join(parts)}." if parts else ""
 
 
 def terminal_rows(table: Table) -> list[list[str]]:
@@ -60,6 +71,8 @@ def terminal_caption(table: Table, count: int, folder: Path) -> str:
         count: number of runs below the folder.
     """
     lines = [f"{count_noun(count, 'run')} below {folder}"]
+    if table.groups:
+        lines.append(group_sentence(table))
     if table.has_differences:
         lines.append(table.caption)
     if table.missing_intervals:
@@ -82,7 +95,8 @@ def markdown_tables(tables: Sequence[Table]) -> str:
         text = markdown_table(["", *map(escape_markdown, table.columns)], rows)
         lines = (
             table.caption,
-            escape_markdown(table.sizes),
+            escape_markdown(group_sentence(table)),
+            escape_markdown(video_counts(table)),
             escape_markdown(table.missing_intervals),
         )
         caption = " ".join(line for line in lines if line)
@@ -108,7 +122,12 @@ def _latex_table(table: Table) -> str:
     # {} in front of the label: LaTeX takes a [ after \\ as an argument.
     rows = _format_rows(table, lambda label: f"{{}}{escape_latex(label)}", _latex_cell)
     notes = " ".join(f"$^{{{letter}}}$~{escape_latex(meaning)}." for letter, meaning in table.notes)
-    sentences = (table.caption, table.sizes, table.missing_intervals)
+    sentences = (
+        table.caption,
+        group_sentence(table),
+        video_counts(table),
+        table.missing_intervals,
+    )
     text = " ".join(escape_latex(sentence) for sentence in sentences if sentence)
     caption = f"{escape_latex(table.title)}. {text} {notes}".strip().replace("±", "$\\pm$")
     lines = [

@@ -2,18 +2,19 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from fmsd.metrics.score_meaning import ScoreMeaning
 from fmsd.report.comparability import ColumnNotes
+from fmsd.report.groups import GroupResults
 from fmsd.report.resamples import CurveData, Resamples
 from fmsd.report.robustness import robustness_tables
 from fmsd.report.rows import Row
 from fmsd.report.tables import LOWER_IS_BETTER, Table
-from fmsd.report.validation import row_meanings, run_names
+from fmsd.report.validation import run_names
 from fmsd.runs.folder import Run
 from fmsd.runs.papers import CitedPapers, cited_papers
 
@@ -34,6 +35,7 @@ class Overview:
         notes: letters of the results.
         robustness: results with run, seed, corruption and severity; None without any.
         robustness_notes: letters of these.
+        groups: results by group, by attribute.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Overview:
     notes: ColumnNotes
     robustness: pl.DataFrame | None
     robustness_notes: ColumnNotes
+    groups: Mapping[str, GroupResults] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -53,8 +56,10 @@ class Overview:
 
     @property
     def datasets(self) -> list[str]:
-        """The test datasets."""
-        return list(dict.fromkeys(dataset for row in self.rows for dataset in row.prediction_files))
+        """The test datasets, in the order of the tables."""
+        tested = dict.fromkeys(dataset for row in self.rows for dataset in row.prediction_files)
+        columns = next(iter(self.tables.values())).columns
+        return [name for name in dict.fromkeys((*columns, *tested)) if name in tested]
 
     @functools.cached_property
     def robustness_tables(self) -> dict[str, Table]:
@@ -64,10 +69,13 @@ class Overview:
         return robustness_tables(self.robustness, self.robustness_notes)
 
     @functools.cached_property
-    def meanings(self) -> dict[str, dict[str, ScoreMeaning] | None]:
+    def meanings(self) -> dict[str, Mapping[str, ScoreMeaning] | None]:
         """What the scores of each run mean, by its name and by level; None where not known."""
+        known = self.resamples.meanings
         names = run_names(self.rows)
-        return {name: row_meanings(row) for name, row in zip(names, self.rows, strict=True)}
+        return {
+            name: known(row, row.video_score) for name, row in zip(names, self.rows, strict=True)
+        }
 
     @functools.cached_property
     def cited_papers(self) -> dict[str, CitedPapers]:

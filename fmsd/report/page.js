@@ -1,6 +1,7 @@
 "use strict";
 
 const root = document.documentElement;
+root.classList.add("scripts");
 const kept = {  // a page opened from a file may be refused a memory
   get: () => { try { return localStorage.getItem("fmsd-theme"); } catch { return null; } },
   set: (value) => { try { localStorage.setItem("fmsd-theme", value); } catch { /* it lasts as long as the page */ } },
@@ -27,7 +28,7 @@ function compare(one, other, sign) {
 }
 
 for (const table of document.querySelectorAll("table")) {
-  const heads = [...table.tHead.rows[0].cells];
+  const heads = [...[...table.tHead.rows].at(-1).cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
     const body = table.tBodies[0];
     const order = head.getAttribute("aria-sort") === (column ? "descending" : "ascending") ? (column ? "ascending" : "descending") : (column ? "descending" : "ascending");
@@ -44,11 +45,47 @@ for (const choice of document.querySelectorAll(".choice")) {
   const selects = [...choice.querySelectorAll("select")];
   const show = () => {
     const key = selects.map((select) => select.value).join(" ");
-    for (const pane of choice.querySelectorAll(":scope > .pane")) pane.hidden = pane.dataset.key !== key;
+    for (const pane of choice.querySelectorAll(":scope > .pane")) pane.hidden = !(pane.open = pane.dataset.key === key);
   };
   selects.forEach((select) => select.addEventListener("change", show));
   show();
 }
+
+for (const scroll of document.querySelectorAll(".scroll")) {  // what is cut off shows that it is
+  const mark = () => {
+    scroll.toggleAttribute("data-left", scroll.scrollLeft > 1);
+    scroll.toggleAttribute("data-right", scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 1);
+  };
+  scroll.addEventListener("scroll", mark, { passive: true });
+  new ResizeObserver(mark).observe(scroll);
+}
+
+const folds = [...document.querySelectorAll("details:not(.pane)")];
+const unfold = document.getElementById("unfold");
+const name = () => { unfold.textContent = folds.every((fold) => fold.open) ? "close all" : "open all"; };
+if (unfold !== null) {
+  unfold.hidden = false;
+  unfold.addEventListener("click", () => {
+    const open = !folds.every((fold) => fold.open);
+    for (const fold of folds) fold.open = open;
+  });
+  for (const fold of folds) fold.addEventListener("toggle", name);
+}
+
+function openLinked() {  // a link to a folded section opens it
+  const linked = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const fold = linked?.querySelector(":scope > details");
+  if (fold) fold.open = true;
+}
+addEventListener("hashchange", openLinked);
+openLinked();
+
+let opened = [];  // paper has no clicks: everything is printed
+addEventListener("beforeprint", () => {
+  opened = folds.filter((fold) => !fold.open);
+  for (const fold of opened) fold.open = true;
+});
+addEventListener("afterprint", () => { for (const fold of opened) fold.open = false; });
 
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", async () => {

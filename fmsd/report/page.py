@@ -1,13 +1,16 @@
 """The page of a report: all sections that have content."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.markup import count_noun
 from fmsd.report.overview import Overview
+from fmsd.report.sections.cross import cross_section
 from fmsd.report.sections.curves import calibration_section, histograms_section, ranking_section
 from fmsd.report.sections.explanations import explanations_section
+from fmsd.report.sections.groups import groups_section
 from fmsd.report.sections.meaning import meaning_section, verdicts_section
 from fmsd.report.sections.papers import papers_section
 from fmsd.report.sections.record import cost_section, protocol_section, repeat_section
@@ -16,27 +19,42 @@ from fmsd.report.sections.results import (
     results_section,
     robustness_section,
 )
+from fmsd.report.sections.selective import selective_section
 from fmsd.report.sections.training import masks_section, spectra_section, training_section
+from fmsd.report.sections.transfer import transfer_section
+from fmsd.report.sections.worst import worst_section
 
-SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
+Builder = Callable[[Overview], Section | None]
+"""Makes a section; None where the runs have nothing to show in it."""
+
+SHOWN: tuple[Builder, ...] = (
     results_section,
     ranking_section,
-    histograms_section,
-    calibration_section,
-    meaning_section,
-    verdicts_section,
     forgeries_section,
+    groups_section,
     robustness_section,
+    protocol_section,
+)
+"""The sections that every reader sees, in their order."""
+
+FOLDED: tuple[Builder, ...] = (
+    worst_section,
+    cross_section,
+    verdicts_section,
+    meaning_section,
+    transfer_section,
+    selective_section,
+    calibration_section,
+    histograms_section,
+    explanations_section,
     masks_section,
     spectra_section,
     training_section,
-    explanations_section,
     cost_section,
-    protocol_section,
     papers_section,
     repeat_section,
 )
-"""The sections in their order."""
+"""The sections below them, in their order; a click on its heading opens one."""
 
 
 def report_page(overview: Overview) -> str:
@@ -57,5 +75,12 @@ def report_page(overview: Overview) -> str:
     return html.document(
         f"Report on {overview.folder.resolve().name}",
         subtitle,
-        [section for build in SECTIONS if (section := build(overview)) is not None],
+        page_sections(overview),
     )
+
+
+def page_sections(overview: Overview) -> list[Section]:
+    """The sections that have content, in their order."""
+    shown = [section for build in SHOWN if (section := build(overview)) is not None]
+    folded = [section for build in FOLDED if (section := build(overview)) is not None]
+    return [*shown, *(replace(section, is_folded=True) for section in folded)]

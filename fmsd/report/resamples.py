@@ -1,27 +1,33 @@
 """Predictions of all rows, read once: intervals by resampling, results per forgery, curves."""
 
+import functools
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+import torch
 from jaxtyping import Float64
 
 from fmsd.console import track
 from fmsd.figures.curves import Scored
 from fmsd.metrics.calibration import reliability
+from fmsd.metrics.hierarchical import resample_seeds
 from fmsd.metrics.interval import enough_videos, percentile_interval, resample_metrics
+from fmsd.metrics.score_meaning import ScoreMeaning
 from fmsd.metrics.table import (
-    LEVELS,
     results_by_domain,
     scores_by_dataset,
     scores_by_level,
 )
 from fmsd.metrics.verdicts import count_verdicts
+from fmsd.metrics.video import aggregate_videos
 from fmsd.report.rows import Row
 from fmsd.report.tables import ResampledMetrics
-from fmsd.report.validation import VideoThresholds
+from fmsd.report.threads import in_threads
+from fmsd.report.validation import KnownMeanings
+from fmsd.report.video_statistics import VideoCollector, VideoStatistics
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,13 @@ class CurveData:
     Args:
         videos: score and label of every video.
         domains: the scores of each domain's frames.
-        reliability: of the frames, see `fmsd.metrics.calibration.reliability`.
+        reliability: of the frames, see `fmsd.metrics.calibration.reliability`; None for scores of
+            an unknown scale.
     """
 
     videos: Scored
     domains: Mapping[str, Float64[np.ndarray, " frames"]]
-    reliability: pl.DataFrame
+    reliability: pl.DataFrame | None
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,15 @@ class Resamples:
 
     Args:
         samples: a metric on resamples, by label, column (dataset, or forgery as DATASET/DOMAIN) and
-            level; the mean over seeds. Tests with too few videos are left out.
+            level; the mean over seeds, which are resampled, too, if there are enough (see
+            `fmsd.metrics.hierarchical`). Tests with too few videos are left out.
         intervals: columns run, seed, dataset (the column), level, metric, low, high.
         domains: the metrics of each forgery, with run and seed.
         scores: curves of the first seed of each label, by label and dataset.
         verdicts: see `fmsd.metrics.verdicts.count_verdicts`, with run and seed; of the rows with
             validation predictions.
+        videos: further statistics of video scores.
+        meanings: what the scores of the rows mean by their validation data.
     """
 
     samples: ResampledMetrics
@@ -58,6 +68,8 @@ class Resamples:
     domains: pl.DataFrame
     scores: Mapping[tuple[str, str], CurveData]
     verdicts: pl.DataFrame
+    videos: VideoStatistics
+    meanings: KnownMeanings
 
 
 INTERVALS_SCHEMA = {
@@ -80,6 +92,8 @@ def resample_rows(
     forgery_metrics: Sequence[str] = (),
     by_forgery: bool = False,
     verdicts: bool = False,
+    paired: bool = False,
+    statistics: bool = False,
 ) -> Resamples:
     """Reads the predictions of all rows, each once, and computes everything a report needs.
 
@@ -91,46 +105,112 @@ def resample_rows(
         by_forgery: resample each forgery of `forgery_metrics` with the real videos of its dataset,
             instead of whole datasets.
         verdicts: count the verdicts at the thresholds of validation data.
+        paired: keep what DeLong's test of differences needs.
+        statistics: compute the other statistics of videos, too.
 
     Raises:
         InputError: predictions are missing or damaged.
     """
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
     intervals, domains, scores = [], [], {}
-    counted, thresholds = list[pl.DataFrame](), VideoThresholds()
+    counted, meanings = list[pl.DataFrame](), KnownMeanings()
+    videos = VideoCollector(paired, statistics)
     tests = [(row, dataset) for row in rows for dataset in row.prediction_files]
-    for row, dataset in track(tests, "Reading predictions", len(tests), "tables"):
-        frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
+    wanted = functools.partial(
+        _resample_test, metric, resamples, forgery_metrics=forgery_metrics, by_forgery=by_forgery
+    )
+    computed = track(in_threads(wanted, tests), "Reading predictions", len(tests), "tables")
+    for (row, dataset), (frames, forgeries, resampled) in zip(tests, computed, strict=True):
+        rules = row.scoring_rules(dataset)
         seed = {"run": pl.lit(row.label), "seed": pl.lit(row.seed, pl.Int64)}
-        if verdicts and (points := thresholds(row, rules["video_score"])):
-            part = count_verdicts(frames, points, rules["naming"], rules["video_score"])
+        known = meanings(row, rules["video_score"]) if verdicts or statistics else None
+        meaning = known["video"] if known else None
+        if verdicts and meaning is not None:
+            part = count_verdicts(frames, meaning.points, rules["naming"], rules["video_score"])
             counted.append(part.with_columns(**seed))
-        forgeries = pl.DataFrame()
         if forgery_metrics:
-            forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics)
             domains.append(forgeries.with_columns(**seed))
-        if resamples:
-            parts = (
-                _split_forgeries(dataset, frames, forgeries)
-                if by_forgery
-                else _if_sufficient(
-                    dataset, frames, row.results.filter(dataset=dataset, metric=metric)
-                )
-            )
-            for column, part in parts:
-                for level, values in _resample(column, part, metric, resamples, **rules):
-                    samples.setdefault((row.label, column, level), []).append(values)
-                    ends = percentile_interval(values)
-                    intervals.append((row.label, row.seed, column, level, metric, *ends))
+        for column, level, values in resampled:
+            samples.setdefault((row.label, column, level), []).append(values)
+            ends = percentile_interval(values)
+            intervals.append((row.label, row.seed, column, level, metric, *ends))
+        if paired or statistics:
+            _add_videos(videos, row, dataset, frames, meaning)
         if row.label in curves_of and (row.label, dataset) not in scores:
-            scores[row.label, dataset] = _curve_data(frames, rules["naming"], rules["video_score"])
+            data = _curve_data(frames, rules["naming"], rules["video_score"])
+            if not row.measurable(["ece"]):
+                data = replace(data, reliability=None)
+            scores[row.label, dataset] = data
     return Resamples(
-        {cell: np.mean(seeds, axis=0) for cell, seeds in samples.items()},
+        {cell: resample_seeds(seeds, cell[0]) for cell, seeds in samples.items()},
         pl.DataFrame(intervals, schema=INTERVALS_SCHEMA, orient="row"),
         pl.concat(domains, how="vertical_relaxed") if domains else pl.DataFrame(),
         scores,
         pl.concat(counted) if counted else pl.DataFrame(),
+        videos.result(),
+        meanings,
     )
+
+
+def _resample_test(
+    metric: str,
+    resamples: int,
+    test: tuple[Row, str],
+    *,
+    forgery_metrics: Sequence[str],
+    by_forgery: bool,
+) -> tuple[pl.DataFrame, pl.DataFrame, list[tuple[str, str, Float64[np.ndarray, " resamples"]]]]:
+    """What takes the most time of a test, see `resample_rows`.
+
+    Args:
+        test: the row and the dataset.
+
+    Returns:
+        The predictions; the metrics of each forgery; column, level and values of the resamples.
+    """
+    row, dataset = test
+    frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
+    forgeries = pl.DataFrame()
+    if forgery_metrics:
+        forgeries = results_by_domain(
+            frames, **rules, metrics=row.measurable(forgery_metrics), levels=row.levels_of(dataset)
+        )
+    if not resamples:
+        return frames, forgeries, []
+    measured = row.results.filter(dataset=dataset, metric=metric)
+    parts = (
+        _split_forgeries(dataset, frames, forgeries)
+        if by_forgery
+        else _if_sufficient(dataset, frames, measured)
+    )
+    levels = row.levels_of(dataset)
+    return (
+        frames,
+        forgeries,
+        [
+            (column, level, values)
+            for column, part in parts
+            for level, values in _resample(column, part, metric, resamples, levels, **rules)
+        ],
+    )
+
+
+def _add_videos(
+    videos: VideoCollector,
+    row: Row,
+    dataset: str,
+    frames: pl.DataFrame,
+    meaning: ScoreMeaning | None,
+) -> None:
+    """Adds a test to the statistics of videos; after the last one of a row, its pairs of tests."""
+    rules = row.scoring_rules(dataset)
+    ((_, scored),) = scores_by_dataset(frames, rules["naming"])
+    table = aggregate_videos(scored, rules["video_score"]).sort("video")
+    score = torch.from_numpy(table["score"].to_numpy(writable=True))
+    label = torch.from_numpy(table["label"].cast(pl.Int64).to_numpy(writable=True))
+    videos.add(row, dataset, scored, (score, label), rules["video_score"], meaning)
+    if dataset == list(row.prediction_files)[-1]:
+        videos.end_row(row)
 
 
 def _resample(
@@ -138,21 +218,24 @@ def _resample(
     frames: pl.DataFrame,
     metric: str,
     resamples: int,
+    levels: Sequence[str],
     *,
     naming: str,
     video_score: str,
     thresholds: Mapping[str, float] | None,
+    definitions: str,
 ) -> Iterator[tuple[str, Float64[np.ndarray, " resamples"]]]:
     """The metric on resamples of the videos, by level.
 
     Args:
+        levels: of the results.
         thresholds: from validation data, by level; a metric that needs one is skipped at a level
             without.
     """
     # Differences are paired as all rows of a column share a seed; other columns have other seeds.
     seed = zlib.crc32(column.encode())
     thresholds = thresholds or {}
-    for level in LEVELS:
+    for level in levels:
         if metric.endswith("_val") and level not in thresholds:
             continue
         values = resample_metrics(
@@ -164,6 +247,7 @@ def _resample(
             naming=naming,
             video_score=video_score,
             threshold=thresholds.get(level),
+            definitions=definitions,
         )
         yield level, values[metric]
 

@@ -1,26 +1,37 @@
 """Rows of a report: trained runs, each with its later evaluations."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from fmsd.errors import InputError
-from fmsd.report.labels import row_labels
-from fmsd.report.stamped import remarks, stamped_facts, warn_of_other_protocol
+from fmsd.metrics.coverage import cover, framed, policy
+from fmsd.metrics.definitions import OURS
+from fmsd.metrics.score_scale import scale_metrics
+from fmsd.report.external_rows import join_external
+from fmsd.report.labels import RowName, row_names
+from fmsd.report.stamped import (
+    coverage_remarks,
+    read_stamped_results,
+    remarks,
+    stamped_facts,
+    warn_of_other_protocol,
+)
 from fmsd.report.trainings import (
     has_results,
+    test_time,
     training_of,
     training_places,
     warn_of_unfinished,
     without_interrupted,
 )
 from fmsd.runs.configuration import settings_digest, training_settings
-from fmsd.runs.folder import ERROR, Run, read_results
+from fmsd.runs.folder import ERROR, Run
 from fmsd.runs.integrity import has_other_weights
 from fmsd.runs.listing import run_folders
 from fmsd.runs.predictions import read_predictions
@@ -36,13 +47,14 @@ class Row:
     """A trained or merged run with its evaluations. Rows with the same label are seeds.
 
     Args:
-        label: the overrides that vary between the runs of a report, without the seed.
+        label: its name, see `fmsd.report.labels.row_names`.
         runs: the folders of its results: the run itself, then its evaluations, newest first.
         records: content of their `run.json`.
         results: their tidy results; the first folder with a dataset provides it.
         prediction_files: paths of the predictions by dataset.
         settings: digest of the training settings besides data and seed; None where the
             configuration is not kept.
+        setting: the overrides that vary between the runs of a report, as they were written.
     """
 
     label: str
@@ -52,6 +64,7 @@ class Row:
     results: pl.DataFrame
     prediction_files: Mapping[str, Path]
     settings: str | None = None
+    setting: str = ""
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -77,8 +90,26 @@ class Row:
         return facts | {stamp: own for _, _, stamp, own in stamped_facts(self.results, facts)}
 
     def remarks(self, dataset: str) -> list[str]:
-        """Phrases on the files of a dataset, see `fmsd.report.stamped.remarks`."""
-        return remarks(self.record_of(dataset), dataset)
+        """Phrases on the files of a dataset and on frames without a score.
+
+        See `fmsd.report.stamped`.
+        """
+        results = self.results.filter(dataset=dataset)
+        facts = self.facts()[self.stamps_of(dataset)[0]]
+        return [
+            *remarks(self.record_of(dataset), dataset),
+            *coverage_remarks(results, policy(facts)),
+        ]
+
+    def measurable(self, metrics: Sequence[str]) -> list[str]:
+        """Those of some metrics that the scores have: see `fmsd.metrics.score_scale`."""
+        external = self.record.get("external")
+        known = None if external is None else scale_metrics(external["scale"])
+        return [metric for metric in metrics if known is None or metric in known]
+
+    def levels_of(self, dataset: str) -> list[str]:
+        """The levels of the results on a dataset; scores of whole videos have no frame level."""
+        return self.results.filter(dataset=dataset)["level"].unique(maintain_order=True).to_list()
 
     def record_of(self, dataset: str) -> Mapping[str, Any]:
         """Content of the `run.json` of the run or evaluation that tested a dataset."""
@@ -93,9 +124,19 @@ class Row:
         return self.results.filter(dataset=dataset)["stamp"].unique(maintain_order=True).to_list()
 
     def video_identity(self, dataset: str) -> tuple[str, str]:
-        """Digest of a dataset's frames, and the rule that groups them into videos."""
+        """What identifies the videos that are ranked, and the rule that groups frames into them.
+
+        The former is the digest of the dataset's frames; where the coverage leaves videos out, or
+        adds those without a frame, also that of the videos.
+        """
         facts = self.facts()[self.stamps_of(dataset)[0]]
-        return facts["manifest"], facts["naming"]
+        frames = facts["manifest"]
+        if "coverage" in facts:
+            expected = self._expected_frames(dataset)
+            ranked = cover(expected, policy(facts))["video"].unique().sort()
+            if not ranked.equals(framed(expected)["video"].unique().sort()):
+                frames += hashlib.sha256("\n".join(ranked).encode()).hexdigest()
+        return frames, facts["naming"]
 
     def test_of(self, dataset: str) -> tuple[Run, Mapping[str, Any]]:
         """The run or evaluation that tested a dataset, and the content of its `run.json`."""
@@ -113,14 +154,20 @@ class Row:
             "naming": facts["naming"],
             "video_score": facts["video_score"],
             "thresholds": self.record_of(dataset).get("thresholds"),
+            "definitions": facts.get("definitions", OURS),
         }
 
     def read_predictions(self, dataset: str) -> pl.DataFrame:
-        """Reads the predictions on a dataset, a row per frame.
+        """Reads the predictions on a dataset: a row per ranked frame, by its coverage.
 
         Raises:
             InputError: the predictions are gone, changed or damaged.
         """
+        facts = self.facts()[self.stamps_of(dataset)[0]]
+        return cover(self._expected_frames(dataset), policy(facts))
+
+    def _expected_frames(self, dataset: str) -> pl.DataFrame:
+        """The predictions on a dataset, a row per expected frame."""
         path = self.prediction_files[dataset]
         run, _ = self.test_of(dataset)
         run.check(f"predictions/{path.name}")
@@ -137,11 +184,12 @@ def load_rows(folder: Path) -> list[Row]:
             seeds of one label differ in their settings.
     """
     groups = _group_by_training(folder)
-    labels = row_labels([records[0] for _, records in groups])
+    names = row_names([records[0] for _, records in groups])
     first_runs: dict[tuple[str, int | None], Run] = {}
     first_settings: dict[str, tuple[Run, dict[str, Any]]] = {}
     rows = []
-    for label, (runs, records) in zip(labels, groups, strict=True):
+    for name, (runs, records) in zip(names, groups, strict=True):
+        label = name.label
         seed = records[0]["seed"]
         digest = None
         settings = training_settings(runs[0], records[0])
@@ -152,12 +200,14 @@ def load_rows(folder: Path) -> list[Row]:
             digest = settings_digest(settings)
         same = first_runs.setdefault((label, seed), runs[0])
         if same is not runs[0]:
+            equal = f"label={label}" if name.given else "equal overrides"
             raise InputError(
-                f"{same.folder} and {runs[0].folder} are the same run twice (equal overrides and "
-                "seed)",
-                "keep one of them below runs=FOLDER",
+                f"{same.folder} and {runs[0].folder} are the same run twice ({equal} and seed "
+                f"{seed})",
+                "keep one of them below runs=FOLDER"
+                + (", or give them different labels" if name.given else ""),
             )
-        rows.append(_build_row(label, seed, runs, records, digest))
+        rows.append(_build_row(name, seed, runs, records, digest))
     return rows
 
 
@@ -174,10 +224,13 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
     tested = without_interrupted(tested, records)
     evaluations = sorted(
         (run for run in tested if "run" in records[run]),
-        key=lambda run: _timestamp(run, records[run]),
+        key=lambda run: test_time(run, records[run]),
         reverse=True,
     )
-    groups = {run.folder.resolve(): [run] for run in tested if "run" not in records[run]}
+    groups = {
+        runs[0].folder.resolve(): runs
+        for runs in join_external([run for run in tested if "run" not in records[run]], records)
+    }
     any_training, orphans, outdated = bool(groups), [], []
     for run in evaluations:
         candidates = training_places(run, records[run])
@@ -234,7 +287,7 @@ def _check_same_settings(
 
 
 def _build_row(
-    label: str,
+    name: RowName,
     seed: int | None,
     runs: Sequence[Run],
     records: Sequence[Mapping[str, Any]],
@@ -245,7 +298,7 @@ def _build_row(
     files: dict[str, Path] = {}
     used: dict[tuple[str, str], Mapping[str, Any]] = {}
     for run, record in zip(runs, records, strict=True):
-        table = _read_stamped_results(run, record)
+        table = read_stamped_results(run, record)
         facts = {
             (dataset, level): own
             for dataset, level, _, own in stamped_facts(table, record["stamps"])
@@ -260,34 +313,9 @@ def _build_row(
             for name in new["dataset"].unique(maintain_order=True)
         }
     table = pl.concat(parts, how="diagonal")
-    label += f" ({ORACLE_RULE})" if table["selection"].str.contains(ORACLE_RULE).any() else ""
-    return Row(label, seed, tuple(runs), tuple(records), table, files, settings)
-
-
-def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
-    """Reads results whose stamps are all explained in `run.json`.
-
-    Raises:
-        InputError: a stamp is missing, unknown or incomplete.
-    """
-    table = read_results(run.folder / "results.csv", ("n_real_videos",))
-    if "stamp" not in table.columns or not record.get("stamps"):
-        raise InputError(
-            f"The results in {run.folder} have no protocol stamps",
-            "test the run again with fmsd evaluate, or train it anew",
-        )
-    if unknown := set(table["stamp"]) - set(record["stamps"]):
-        raise InputError(
-            f"{run.folder} has results with the stamp {min(map(str, unknown))}, which its run.json "
-            "does not explain",
-            "test the run again",
-        )
-    required = {"dataset", "level", "manifest", "protocol", "naming", "video_score", "train"}
-    if missing := sorted(required - set.intersection(*map(set, record["stamps"].values()))):
-        raise InputError(
-            f"{run.folder / 'run.json'} has a stamp without {missing[0]}", "test the run again"
-        )
-    return table
+    oracle = table["selection"].str.contains(ORACLE_RULE).any()
+    label = f"{name.label} ({ORACLE_RULE})" if oracle else name.label
+    return Row(label, seed, tuple(runs), tuple(records), table, files, settings, name.setting)
 
 
 def _read_record(run: Run) -> dict[str, Any]:
@@ -300,18 +328,3 @@ def _read_record(run: Run) -> dict[str, Any]:
         )
     run.check(run.config.name)
     return record
-
-
-def _timestamp(run: Run, record: Mapping[str, Any]) -> float:
-    """The time of a test, in seconds.
-
-    Raises:
-        InputError: `run.json` holds no time.
-    """
-    try:
-        return datetime.fromisoformat(record["time"]).timestamp()
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{run.folder / 'run.json'} has the time {record.get('time')!r}",
-            "correct it to one like 2026-01-31T12:00:00+00:00",
-        ) from error

@@ -7,7 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.runs.folder import Run
+from fmsd.errors import InputError
+from fmsd.metrics.coverage import coverage_text
+from fmsd.runs.folder import Run, read_results
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,23 @@ def remarks(record: Mapping[str, Any], dataset: str) -> list[str]:
     return phrases
 
 
+def coverage_remarks(results: pl.DataFrame, policy: str) -> list[str]:
+    """What a reader of results must know of videos, or else frames, without a score, as phrases.
+
+    Args:
+        results: of one dataset; those of earlier versions do not count them.
+        policy: see `fmsd.metrics.coverage.cover`.
+    """
+    if "n_expected" not in results.columns:
+        return []
+    counts = results.drop_nulls("n_expected").unique("level", keep="first")
+    partial = counts.filter(pl.col("n_scored") < pl.col("n_expected")).sort("level")
+    return [
+        f"{row['level']}s: {coverage_text(row)} (coverage={policy})"
+        for row in partial.tail(1).iter_rows(named=True)
+    ]
+
+
 def warn_of_other_protocol(
     run: Run,
     dataset: str,
@@ -80,3 +99,51 @@ def warn_of_other_protocol(
             used_folder,
             ", ".join(names),
         )
+
+
+def read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
+    """Reads results whose stamps are all explained in `run.json`.
+
+    Raises:
+        InputError: a stamp is missing, unknown or incomplete.
+    """
+    path = run.folder / "results.csv"
+    table = read_results(path, ("n_real_videos",))
+    check_one_content(table, path)
+    if "stamp" not in table.columns or not record.get("stamps"):
+        raise InputError(
+            f"The results in {run.folder} have no protocol stamps",
+            "test the run again with fmsd evaluate, or train it anew",
+        )
+    if unknown := set(table["stamp"]) - set(record["stamps"]):
+        raise InputError(
+            f"{run.folder} has results with the stamp {min(map(str, unknown))}, which its run.json "
+            "does not explain",
+            "test the run again",
+        )
+    required = {"dataset", "level", "manifest", "protocol", "naming", "video_score", "train"}
+    if missing := sorted(required - set.intersection(*map(set, record["stamps"].values()))):
+        raise InputError(
+            f"{run.folder / 'run.json'} has a stamp without {missing[0]}", "test the run again"
+        )
+    return table
+
+
+def check_one_content(table: pl.DataFrame, path: Path) -> None:
+    """Refuses results that give several digests of the files of one dataset.
+
+    Args:
+        table: results of a test.
+        path: their file.
+
+    Raises:
+        InputError: a dataset has several.
+    """
+    if PIXELS not in table.columns:
+        return
+    for dataset, count in table.group_by("dataset").agg(pl.col(PIXELS).n_unique()).rows():
+        if count > 1:
+            raise InputError(
+                f"{path} has {count} values of {PIXELS} for {dataset}, whose rows are of one test",
+                "put back the file, or test the run again with fmsd evaluate",
+            )

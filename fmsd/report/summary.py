@@ -1,63 +1,67 @@
 """Summary tables: a metric with intervals, all other metrics, differences from a baseline."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
 
+from fmsd.metrics.hierarchical import MIN_SEEDS
 from fmsd.metrics.ranking import METRICS, THRESHOLD_METRICS
 from fmsd.metrics.table import LEVELS
+from fmsd.report.columns import with_groups
 from fmsd.report.comparability import ColumnNotes
 from fmsd.report.rows import Row
-from fmsd.report.stamped import PIXELS
 from fmsd.report.tables import (
     LOWER_IS_BETTER,
     Means,
     ResampledMetrics,
     Table,
-    differences_table,
     results_table,
 )
 
-SEEN, UNSEEN = "mean of the seen", "mean of the unseen"
-"""Columns of means over the datasets with frames in some row's training data, and the others."""
 
+def level_tables(
+    tidy: pl.DataFrame,
+    metric: str,
+    means: Means,
+    samples: ResampledMetrics,
+    notes: ColumnNotes,
+    groups: Mapping[str, Sequence[str]],
+) -> dict[str, Table]:
+    """The main tables by level, see `fmsd.report.tables.results_table`.
 
-def seen_unseen_means(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """The columns of means over seen and over unseen datasets, with their datasets.
-
-    A mean is left out if it is over one dataset, or if a row lacks one of its datasets.
+    Args:
+        groups: of the datasets, see `fmsd.report.columns.dataset_groups`.
     """
-    trained = {name for row in rows for facts in row.facts().values() for name in facts["train"]}
-    if "unknown" in trained:
-        return {}
-    datasets = dict.fromkeys(dataset for row in rows for dataset in row.prediction_files)
-    means = {
-        SEEN: [dataset for dataset in datasets if dataset in trained],
-        UNSEEN: [dataset for dataset in datasets if dataset not in trained],
-    }
     return {
-        name: parts
-        for name, parts in means.items()
-        if len(parts) > 1
-        and all(dataset in row.prediction_files for row in rows for dataset in parts)
+        level: with_groups(results_table(tidy, metric, level, means, samples, notes), groups)
+        for level in LEVELS
     }
 
 
 def all_metric_tables(
-    tidy: pl.DataFrame, tables: Mapping[str, Table], metric: str, means: Means, notes: ColumnNotes
+    tidy: pl.DataFrame,
+    tables: Mapping[str, Table],
+    metric: str,
+    means: Means,
+    notes: ColumnNotes,
+    groups: Mapping[str, Sequence[str]],
 ) -> dict[tuple[str, str], Table]:
     """The tables of all metrics by metric and level: the reported one first, video before frame.
 
     Args:
         tables: the tables of the reported metric by level.
+        groups: of the datasets, see `fmsd.report.columns.dataset_groups`.
     """
     levels = list(reversed(LEVELS))
     others = [
         name for name in (*METRICS, *THRESHOLD_METRICS) if name in tidy["metric"] and name != metric
     ]
     return {(metric, level): tables[level] for level in levels} | {
-        (name, level): with_caption(results_table(tidy, name, level, means, {}, notes), "")
+        (name, level): with_caption(
+            with_groups(results_table(tidy, name, level, means, {}, notes), groups), ""
+        )
         for name in others
         for level in levels
     }
@@ -66,11 +70,33 @@ def all_metric_tables(
 def with_interval_caption(table: Table, rows: Sequence[Row], resamples: int) -> Table:
     """Explains deviations and intervals in the caption."""
     parts = []
-    if len(rows) > len(table.cells):
+    counts = seed_counts([row for row in rows if row.label in table.cells])
+    if sum(counts) > len(counts):
         parts.append("mean ± standard deviation over seeds")
-    if resamples:
-        parts.append(f"in brackets the 95 % interval over {resamples:,} resamples of the videos")
+    if resamples and counts:
+        parts.append(interval_phrase(counts, resamples))
     return with_caption(table, "; ".join(parts))
+
+
+def seed_counts(rows: Sequence[Row]) -> list[int]:
+    """The numbers of seeds of the rows with one label, in no order."""
+    return list(Counter(row.label for row in rows).values())
+
+
+def interval_phrase(seeds: Sequence[int], resamples: int) -> str:
+    """What the intervals of a table are over, see `fmsd.metrics.hierarchical`.
+
+    Args:
+        seeds: numbers of seeds of its rows.
+    """
+    what = "the videos"
+    if max(seeds) >= MIN_SEEDS:
+        what += (
+            " and of the seeds together"
+            if min(seeds) >= MIN_SEEDS
+            else f", in rows of at least {MIN_SEEDS} seeds of the seeds, too"
+        )
+    return f"in brackets the 95 % interval over {resamples:,} resamples of {what}"
 
 
 def with_caption(table: Table, text: str) -> Table:
@@ -78,68 +104,3 @@ def with_caption(table: Table, text: str) -> Table:
     remark = "lower is better" if table.metric in LOWER_IS_BETTER else ""
     caption = "; ".join(part for part in (text, remark) if part)
     return replace(table, caption=caption and f"{caption[0].upper()}{caption[1:]}.")
-
-
-def baseline_table(
-    table: Table, baseline: str, means: Means, samples: ResampledMetrics, rows: Sequence[Row]
-) -> Table:
-    """The differences of all rows from a baseline, where the test videos are the same.
-
-    Args:
-        baseline: the label of a row.
-        samples: of the table's metric.
-    """
-
-    def identities(label: str, dataset: str) -> set[tuple[str, str] | None]:
-        return {
-            row.video_identity(dataset) if dataset in row.prediction_files else None
-            for row in rows
-            if row.label == label
-        }
-
-    def pixels_of(label: str, dataset: str) -> set[str]:
-        return {
-            pixels
-            for row in rows
-            if row.label == label and dataset in row.prediction_files
-            if (pixels := row.facts()[row.stamps_of(dataset)[0]].get(PIXELS)) is not None
-        }
-
-    def same_videos(label: str, dataset: str) -> bool:
-        own = identities(label, dataset)
-        pixels = pixels_of(label, dataset) | pixels_of(baseline, dataset)
-        return (
-            len(own) == 1
-            and None not in own
-            and own == identities(baseline, dataset)
-            and len(pixels) <= 1
-        )
-
-    differences = differences_table(table, baseline, means, samples, same_videos)
-    method = (
-        "paired bootstrap over videos: difference, 95 % interval and two-sided p, of these "
-        "trained weights, not of other seeds"
-    )
-    return with_caption(
-        differences, f"{method}{_comparisons(differences)}; - where the videos are not the same"
-    )
-
-
-def _comparisons(table: Table) -> str:
-    """The number of comparisons and their correction, as a part of a caption."""
-    per_column = [
-        sum(column in row and row[column].p is not None for row in table.cells.values())
-        for column in table.columns
-    ]
-    counts = [count for count in per_column if count]
-    if not counts:
-        return ""
-    if max(counts) == 1:
-        return f"; one comparison in a column, {sum(counts)} in this table"
-    number = str(max(counts))
-    if min(counts) < max(counts):
-        number = f"{min(counts)} to {number}"
-    return (
-        f"; p corrected by Holm's method for the {number} comparisons of a column, of "
-        f"{sum(counts)} in this table"
-    )

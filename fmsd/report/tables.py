@@ -1,6 +1,6 @@
 """Tables of a report: a row per label, a column per test dataset; means over seeds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,12 +10,11 @@ from jaxtyping import Float64
 from fmsd.metrics.interval import (
     MIN_VIDEOS,
     enough_videos,
-    holm_correction,
-    paired_difference,
     percentile_interval,
 )
 from fmsd.metrics.layout import format_video_counts
 from fmsd.report.comparability import ColumnNotes, join_letters
+from fmsd.report.coverage import scored_phrase, scored_shares
 
 LOWER_IS_BETTER = frozenset({"eer", "brier", "ece"})
 """Metrics of which low values are good."""
@@ -53,13 +52,16 @@ class Cell:
         value: the mean over seeds.
         deviation: the standard deviation over seeds; None for a single one.
         low, high: the ends of the interval, if there is one.
-        p: p-value of a difference, corrected for the other comparisons of its column.
-        best: no other value of the column is better, and chance is worse.
+        p: p-value of a difference by the bootstrap, corrected for other comparisons.
+        delong: the same by DeLong's test.
+        best: no other value of the column is better, and chance is worse; of a difference, it is
+            significant among all comparisons of its table.
         inverted: an AUC with an interval entirely below chance.
         few: there are too few videos for an interval, a p-value or a mark.
         signed: the value is a difference.
         mark: the letters of its notes.
         seeds: number of seeds, if the row has more elsewhere.
+        scored: the share of frames or videos with a score, where some have none.
     """
 
     value: float
@@ -67,12 +69,14 @@ class Cell:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    delong: float | None = None
     best: bool = False
     inverted: bool = False
     few: bool = False
     signed: bool = False
     mark: str = ""
     seeds: int | None = None
+    scored: float | None = None
 
     @property
     def number(self) -> str:
@@ -96,14 +100,20 @@ class Cell:
 
     @property
     def chance(self) -> str:
-        """The p-value of a difference."""
-        return "" if self.p is None else f"p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'}"
+        """The p-values of a difference."""
+        values = (("p", self.p), ("DeLong p", self.delong))
+        return ", ".join(
+            f"{name} {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+            for name, p in values
+            if p is not None
+        )
 
     @property
     def around(self) -> str:
-        """Everything that follows the value: deviation, interval and p-value."""
+        """Everything that follows the value: deviation, interval, p-value and coverage."""
         ends = f" {self.ends}" if self.ends else ""
-        return self.spread + ends + (f", {self.chance}" if self.chance else "")
+        parts = (self.chance, scored_phrase(self.scored))
+        return self.spread + ends + "".join(f", {part}" for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ class Table:
         videos: counts of real and fake videos of a column, as text.
         missing_intervals: a sentence on the columns without intervals.
         notes: each letter beside values, and its meaning.
+        groups: neighbouring columns with a name in common; empty without groups.
     """
 
     title: str
@@ -127,21 +138,12 @@ class Table:
     videos: Mapping[str, str] = field(default_factory=dict)
     missing_intervals: str = ""
     notes: Sequence[tuple[str, str]] = ()
+    groups: Sequence[tuple[str, Sequence[str]]] = ()
 
     @property
     def has_differences(self) -> bool:
         """Whether the values are differences from a baseline row."""
         return any(cell.signed for row in self.cells.values() for cell in row.values())
-
-    @property
-    def sizes(self) -> str:
-        """A sentence on the counts of test videos, for headers without them."""
-        parts = [
-            f"{column} {self.videos[column].removesuffix(' videos')}"
-            for column in self.columns
-            if column in self.videos
-        ]
-        return f"Test videos: {'; '.join(parts)}." if parts else ""
 
 
 def results_table(
@@ -167,7 +169,7 @@ def results_table(
     few = _too_few(shown)
     seeds = {label: part["seed"].n_unique() for (label,), part in tidy.group_by("run")}
     cells: dict[str, dict[str, Cell]] = {}
-    values = _with_means(shown, means)
+    values, scored = _with_means(shown, means), scored_shares(shown, means)
     for (label, column), part in values.group_by("run", "dataset", maintain_order=True):
         keys = [(str(label), dataset, level) for dataset in means.get(str(column), [str(column)])]
         too_few = any((label, dataset) in few for _, dataset, _ in keys)
@@ -186,6 +188,7 @@ def results_table(
             few=too_few,
             mark=join_letters(notes.cells.get(key, "") for key in keys),
             seeds=part.height if part.height < seeds[label] else None,
+            scored=scored.get((str(label), str(column))),
         )
     return Table(
         f"{METRIC_NAMES.get(metric, metric)} per {level}",
@@ -195,7 +198,7 @@ def results_table(
         with_best(cells, columns, metric),
         videos=format_video_counts(shown),
         missing_intervals=missing_intervals(shown),
-        notes=_used_notes(cells, notes.notes),
+        notes=used_notes(cells, notes.notes),
     )
 
 
@@ -242,74 +245,6 @@ def missing_intervals(tidy: pl.DataFrame) -> str:
     return f"No interval, p-value or mark under {MIN_VIDEOS} videos of a class: {', '.join(parts)}."
 
 
-def differences_table(
-    table: Table,
-    baseline: str,
-    means: Means,
-    samples: ResampledMetrics,
-    same_videos: Callable[[str, str], bool],
-) -> Table:
-    """Paired difference of every row from a baseline row, with Holm-corrected p-values.
-
-    Differences are paired resample by resample; p-values are corrected within a column.
-
-    Args:
-        table: results.
-        baseline: the label of the baseline row.
-        same_videos: whether a row (label) was tested on the same videos of a dataset as the
-            baseline.
-    """
-    cells: dict[str, dict[str, Cell]] = {}
-    for label, row in table.cells.items():
-        if label == baseline:
-            continue
-        cells[label] = {}
-        for column, cell in row.items():
-            datasets = means.get(column, [column])
-            base = table.cells[baseline].get(column)
-            if base is None or not all(same_videos(label, dataset) for dataset in datasets):
-                continue
-            keys = [(label, dataset, table.level) for dataset in datasets]
-            base_keys = [(baseline, dataset, table.level) for dataset in datasets]
-            difference = Cell(
-                cell.value - base.value,
-                few=cell.few or base.few,
-                signed=True,
-                mark=join_letters((cell.mark, base.mark)),
-                seeds=cell.seeds or base.seeds,
-            )
-            if not difference.few:
-                if any(key not in samples for key in (*keys, *base_keys)):
-                    continue
-                test = paired_difference(
-                    np.mean([samples[key] for key in keys], axis=0),
-                    np.mean([samples[key] for key in base_keys], axis=0),
-                    difference.value,
-                )
-                difference = replace(difference, low=test.low, high=test.high, p=test.p)
-            cells[label][column] = difference
-    _correct_p_values(cells, table.columns)
-    return replace(
-        table,
-        title=f"{table.title} minus that of {baseline}",
-        cells=cells,
-        notes=_used_notes(cells, table.notes),
-    )
-
-
-def _correct_p_values(cells: dict[str, dict[str, Cell]], columns: Sequence[str]) -> None:
-    """Corrects the p-values of each column by Holm's method, in place."""
-    for column in columns:
-        tested = {
-            label: row[column].p
-            for label, row in cells.items()
-            if column in row and row[column].p is not None
-        }
-        corrected = holm_correction([p or 0.0 for p in tested.values()])
-        for label, p in zip(tested, corrected, strict=True):
-            cells[label][column] = replace(cells[label][column], p=p)
-
-
 def with_best(
     cells: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], metric: str
 ) -> dict[str, dict[str, Cell]]:
@@ -339,7 +274,7 @@ def with_best(
     }
 
 
-def _used_notes(
+def used_notes(
     cells: Mapping[str, Mapping[str, Cell]], notes: Sequence[tuple[str, str]]
 ) -> list[tuple[str, str]]:
     """The notes whose letters occur in the cells."""

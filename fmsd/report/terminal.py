@@ -7,19 +7,22 @@ from typing import Any
 import polars as pl
 
 from fmsd.console import print_table
-from fmsd.metrics.layout import format_video_counts, pivot_datasets
+from fmsd.metrics.layout import format_coverage, format_video_counts, pivot_datasets
 from fmsd.metrics.score_meaning import RATES, format_rate, too_few_reals
 
 
 def print_auc_table(table: pl.DataFrame, title: str, note: str) -> None:
-    """Prints the AUC per frame and per video of every dataset, with its counts of videos."""
+    """Prints the AUC per frame and per video of every dataset, with its counts of videos.
+
+    The note ends with the coverage of datasets in which not every video or frame has a score.
+    """
     aucs, sizes = pivot_datasets(table), format_video_counts(table)
     rows = [[str(line[0]), *map(format_auc, line[1:])] for line in aucs.rows()]
     print_table(
         title,
         [f"{name}\n{sizes[name]}" if name in sizes else name for name in aucs.columns],
         rows,
-        note,
+        "; ".join([note, *format_coverage(table)]),
         name="auc",
         records=table.filter(metric="auc")
         .select(
@@ -28,6 +31,8 @@ def print_auc_table(table: pl.DataFrame, title: str, note: str) -> None:
             auc="value",
             real_videos="n_real_videos",
             fake_videos=pl.col("n_videos") - pl.col("n_real_videos"),
+            expected="n_expected",
+            scored="n_scored",
         )
         .to_dicts(),
     )
@@ -152,6 +157,12 @@ def cost_line(record: Mapping[str, Any]) -> str:
         return (
             f"{about['detector']}, imported from {about['file']} (SHA-256 "
             f"{about['sha256'][:12]}); its training data are unknown"
+        )
+    if "external" in record:
+        about = record["external"]
+        return (
+            f"{about.get('detector') or about.get('file')}, no detector of fmsd (SHA-256 "
+            f"{(about['sha256'] or 'unknown')[:12]}); its training data are unknown"
         )
     return (
         f"{record['trainable']:,} of {record['parameters']:,} parameters trained "

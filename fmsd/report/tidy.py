@@ -13,11 +13,12 @@ def tidy_results(rows: Sequence[Row]) -> pl.DataFrame:
 
 
 def with_row(table: pl.DataFrame, row: Row) -> pl.DataFrame:
-    """Adds the columns run (the label), seed and settings."""
+    """Adds the columns run (the name), seed, settings and overrides (those that vary)."""
     return table.with_columns(
         run=pl.lit(row.label),
         seed=pl.lit(row.seed, pl.Int64),
         settings=pl.lit(row.settings, pl.String),
+        overrides=pl.lit(row.setting),
     )
 
 

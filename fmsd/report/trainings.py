@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fmsd.errors import InputError
 from fmsd.hub_addresses import is_address
 from fmsd.runs.evaluations import run_of_evaluation
 from fmsd.runs.folder import CHECKPOINTS, ERROR, Run
@@ -94,3 +96,18 @@ def _is_interrupted(run: Run, record: Mapping[str, Any]) -> bool:
         training = Run(training_of(run, record))
         record = training.record() if (training.folder / "run.json").is_file() else {}
     return record.get("finished") is False
+
+
+def test_time(run: Run, record: Mapping[str, Any]) -> float:
+    """The time of a test, in seconds.
+
+    Raises:
+        InputError: `run.json` holds no time.
+    """
+    try:
+        return datetime.fromisoformat(record["time"]).timestamp()
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run.folder / 'run.json'} has the time {record.get('time')!r}",
+            "correct it to one like 2026-01-31T12:00:00+00:00",
+        ) from error

@@ -7,8 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from fmsd.metrics.decision import score_meanings
-from fmsd.metrics.score_meaning import OperatingPoint, ScoreMeaning
-from fmsd.metrics.verdicts import video_points
+from fmsd.metrics.score_meaning import ScoreMeaning
 from fmsd.report.rows import Row
 from fmsd.runs.folder import VALIDATION
 from fmsd.runs.predictions import read_predictions
@@ -27,33 +26,27 @@ def read_validation(row: Row) -> pl.DataFrame | None:
     return read_predictions(training.folder / VALIDATION)
 
 
-def row_meanings(row: Row) -> dict[str, ScoreMeaning] | None:
-    """What the scores of a run mean, by level; None without validation predictions.
-
-    Raises:
-        InputError: the predictions are changed, damaged, or of one class only.
-    """
-    validation = read_validation(row)
-    return None if validation is None else score_meanings(validation, row.video_score)
-
-
-class VideoThresholds:
-    """Chooses the thresholds of videos of rows; validation predictions are read once."""
+class KnownMeanings:
+    """Finds out what the scores of rows mean; validation predictions are read once."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[Path, str], Mapping[float, OperatingPoint] | None] = {}
+        self.known: dict[tuple[Path, str], Mapping[str, ScoreMeaning] | None] = {}
 
-    def __call__(self, row: Row, video_score: str) -> Mapping[float, OperatingPoint] | None:
-        """The thresholds by false positive rate; None without validation predictions.
+    def __call__(self, row: Row, video_score: str) -> Mapping[str, ScoreMeaning] | None:
+        """What scores mean, by level; None without validation predictions.
 
         Args:
             video_score: see `fmsd.metrics.video.aggregate_videos`.
+
+        Raises:
+            InputError: the predictions are changed, damaged, or of one class only.
         """
         key = row.training.folder, video_score
         if key not in self.known:
             validation = read_validation(row)
-            points = None if validation is None else video_points(validation, video_score)
-            self.known[key] = points
+            self.known[key] = (
+                None if validation is None else score_meanings(validation, video_score)
+            )
         return self.known[key]
 
 

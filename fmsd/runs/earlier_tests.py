@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.data.content import changed_files
+from fmsd.metrics.coverage import framed
 from fmsd.runs.evaluations import finished_evaluations
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
@@ -67,7 +68,7 @@ def compare_with_first_tests(
     """
     changes = {}
     for dataset, before in first.items():
-        now = read_predictions(predictions_of(evaluation, dataset))
+        now = framed(read_predictions(predictions_of(evaluation, dataset)))
         if changed := changed_files(before.frames, now):
             log.warning(
                 "%d of the %d test files of %s have changed since the test in %s, %s for one.",
@@ -101,5 +102,5 @@ def read_contents_of_test(run: Run, dataset: str) -> pl.DataFrame | None:
     if not path.is_file():
         return None
     run.check(f"predictions/{path.name}")
-    table = read_predictions(path)
+    table = framed(read_predictions(path))
     return table.select("path", "content") if "content" in table.columns else None

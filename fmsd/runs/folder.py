@@ -23,6 +23,9 @@
 | `evaluations/` | folders of `fmsd evaluate`, each laid out as a run |
 | `checkpoints/` | `best.ckpt`, and `last.ckpt` and `previous.ckpt` to resume from |
 | `logs/metrics.csv` | training curves |
+| `unmatched.csv` | of imported scores: rows of the file without a test frame |
+| `missing.csv` | of imported scores: test frames, or videos, without a row |
+| `label_disagreements.csv` | of imported scores: rows with another label than ours |
 | `error.txt` | of a failed job of a sweep: its error |
 | `wandb/`, `tensorboard/`, `mlflow/` | files of these loggers; a sweep shares one `mlflow/` |
 | `mlflow.txt` | id of the run in the MLflow store |
@@ -41,7 +44,14 @@ from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.hub_addresses import place_name
 from fmsd.json_records import check_record, read_record
-from fmsd.metrics.layout import escape_markdown, format_video_counts, markdown_table, pivot_datasets
+from fmsd.metrics import coverage
+from fmsd.metrics.layout import (
+    escape_markdown,
+    format_coverage,
+    format_video_counts,
+    markdown_table,
+    pivot_datasets,
+)
 from fmsd.names import check_name
 from fmsd.quoting import shell_override
 from fmsd.runs.integrity import check_digests, digest_files
@@ -60,6 +70,9 @@ TRAINING = "training.parquet"
 PUBLISHED = "published.json"
 MLFLOW = "mlflow.txt"
 ERROR = "error.txt"
+UNMATCHED = "unmatched.csv"
+MISSING = "missing.csv"
+DISAGREEMENTS = "label_disagreements.csv"
 
 BUSY = 75
 """Exit code if another process is at work on the run: EX_TEMPFAIL, try again later."""
@@ -95,13 +108,19 @@ PARTS = (
     "mlflow",
     MLFLOW,
     PUBLISHED,
+    UNMATCHED,
+    MISSING,
+    DISAGREEMENTS,
 )
 """Names of the files and folders that a run owns, which a failure at its beginning removes.
 
 `error.txt`, which a sweep writes after a job has failed, and `evaluations/` are not among them.
 """
 
-COUNTS = ("n_frames", "n_videos", "n_real_videos", "severity", "overlap")
+COUNTS = (
+    *("n_frames", "n_videos", "n_real_videos", "severity", "overlap"),
+    *coverage.COUNTS,
+)
 """Columns of result tables that hold whole numbers; not every table has all."""
 
 
@@ -141,7 +160,7 @@ class Run:
 
         Raises:
             InputError: the folder does not exist, is that of an unfinished training or not that
-                of a run, or the file is damaged.
+                of a run, or the file is damaged; or, of a complete record, the run has no weights.
         """
         path = self.folder / "run.json"
         if not path.is_file():
@@ -159,6 +178,7 @@ class Run:
         remedy = "put it back, or make the run anew"
         record = read_record(path, RunRecord, remedy)
         if complete:
+            check_weights(self.folder, record)
             check_record(record, CompleteRecord, path, remedy)
         return record
 
@@ -208,7 +228,12 @@ class Run:
         )
         metrics = results["metric"].unique(maintain_order=True)
         tables = (metric_markdown(results, metric) for metric in metrics)
-        self.write("results.md", "\n".join((f"Test datasets: {sizes}.\n", *tables)))
+        partial = "; ".join(map(escape_markdown, format_coverage(results)))
+        about = (
+            f"Test datasets: {sizes}.\n",
+            *([f"Without a score: {partial}.\n"] * bool(partial)),
+        )
+        self.write("results.md", "\n".join((*about, *tables)))
         self.write("results.csv", results.write_csv())
 
     def write_record(self, record: Mapping[str, Any]) -> None:
@@ -219,6 +244,29 @@ class Run:
         """Writes `run.json` with the digests of all files, which marks the run as finished."""
         whole = {**record, "files": digest_files(self.folder)}
         self.write("run.json", json.dumps(whole, indent=2) + "\n")
+
+
+def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuses a run without weights: that of `fmsd score`, or of imported scores.
+
+    Args:
+        record: content of its `run.json`.
+
+    Raises:
+        InputError: it is one.
+    """
+    if "external" not in record:
+        return
+    again = (
+        "scores other data with the same detector"
+        if record["external"].get("kind") == "detector"
+        else "is for its detector's code, fmsd import weights= for its weights"
+    )
+    raise InputError(
+        f"{folder} holds the scores of an external detector and no weights, so it can only be "
+        "reported, verified and cited",
+        f"give a run with weights; fmsd score {again}",
+    )
 
 
 def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:

@@ -219,6 +219,9 @@ def _again(record: Mapping[str, Any]) -> str:
     """How the files of a run are made again, as a clause."""
     if "run" in record:
         return "test its run again with fmsd evaluate"
+    if "external" in record:
+        verb = "score" if record["external"].get("kind") == "detector" else "import the scores"
+        return f"{verb} again in another folder"
     verb = "merge" if "merged" in record else "import" if "imported" in record else "train"
     return f"{verb} again in another folder"
 

@@ -103,6 +103,8 @@ def _papers_of_run(run: Run, record: Mapping[str, Any], settings: Mapping[str, A
     """The papers of what a run itself used."""
     found = CitedPapers()
     made = "merge" if "merged" in record else "import" if "imported" in record else "train"
+    if "external" in record:
+        made = "score" if record["external"]["kind"] == "detector" else "import"
     verbs = {"evaluate" if "run" in record else made} | ({made} if made == "import" else set())
     for verb in sorted(verbs):
         found.add_file(CONF / f"{verb}.yaml", "fmsd", settings)

@@ -48,6 +48,34 @@ class Imported(TypedDict):
     crops: dict[str, Any]
 
 
+class External(TypedDict):
+    """The detector of other code, or the file of scores, that a run holds the scores of.
+
+    Args:
+        kind: `detector` or `scores`.
+        detector, file: the name of the one or of the other, without a path of the machine.
+        sha256: of the file of scores or of the detector's module; None where it is unknown.
+        scale: `probability`, `logit` or `score`, see `fmsd.metrics.score_scale`.
+        higher: what a higher score means: `fake` or `real`.
+        levels: the levels of its results.
+    """
+
+    kind: str
+    detector: NotRequired[str]
+    file: NotRequired[str]
+    sha256: str | None
+    scale: str
+    higher: str
+    levels: list[str]
+
+
+class NamedExpert(TypedDict):
+    """An expert of a merge: its name in reports, and the digest of its weights."""
+
+    name: str
+    sha256: str
+
+
 class RunRecord(TypedDict, total=False):
     """The kinds of all keys; which ones there are depends on the verb and version that wrote it."""
 
@@ -69,7 +97,10 @@ class RunRecord(TypedDict, total=False):
     steps: Count
     finished: bool
     merged: list[str]
+    experts: list[NamedExpert]
+    label: str | None
     imported: Imported
+    external: External
     run: str
     trainable: Count
     parameters: Count
@@ -79,6 +110,8 @@ class RunRecord(TypedDict, total=False):
     processes: Count | None
     seconds: Number | None
     manifests: dict[str, dict[str, Any]]
+    suite: str | None
+    skipped: list[str]
     overlap: dict[str, Count | None]
     pixels: dict[str, ChangedFiles]
     weights: str

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from fmsd.metrics.coverage import cover, policy
 from fmsd.metrics.verdicts import count_verdicts, video_points
 from fmsd.runs.folder import VALIDATION, Run
 from fmsd.runs.predictions import read_predictions
@@ -33,7 +34,10 @@ def run_verdicts(
     tests = {facts["dataset"]: facts for facts in stamps.values()}
     return pl.concat(
         count_verdicts(
-            read_predictions(tested.folder / "predictions" / f"{dataset}.parquet"),
+            cover(
+                read_predictions(tested.folder / "predictions" / f"{dataset}.parquet"),
+                policy(facts),
+            ),
             video_points(validation, facts["video_score"]),
             facts["naming"],
             facts["video_score"],

@@ -22,6 +22,7 @@ from fmsd.data.audit.findings import (
     nonempty,
     refusal,
 )
+from fmsd.data.audit.split_lists import compare_with_lists, list_findings
 from fmsd.data.audit.table import (
     count_videos,
     short_findings,
@@ -72,6 +73,7 @@ def doctor(
         findings = [
             *findings,
             *validation_findings(manifest),
+            *(list_findings(compare_with_lists(manifest, data.root_path)) if complete else []),
             *table_findings(
                 manifest, name, expected, data.names, frames, frames, scanned.missing_domains
             ),

@@ -11,6 +11,7 @@ from fmsd.data.manifest import Manifest
 from fmsd.data.overlap import REFUSE, Overlap, check_overlap, count_overlap
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.scoring import (
+    check_expected,
     choose_thresholds,
     load_for_scoring,
     manifest_records,
@@ -18,6 +19,7 @@ from fmsd.engine.scoring import (
 )
 from fmsd.engine.stamp import protocol_stamps
 from fmsd.engine.trainer import TrainerFactory
+from fmsd.metrics.coverage import check_coverage
 from fmsd.models.detector import Detector
 from fmsd.redaction import redact_settings
 from fmsd.report.terminal import (
@@ -73,6 +75,7 @@ def evaluate(
     corruptions: Sequence[Corruption] = (),
     logger: Mapping[str, publish.LoggerFactory] | None = None,
     overlap: str = REFUSE,
+    coverage: str | None = None,
 ) -> Run:
     """Tests a run's weights on the test datasets; writes results and predictions.
 
@@ -84,6 +87,7 @@ def evaluate(
         logger: factories of the loggers of the run's training, by name; they get the results that
             they do not have yet.
         overlap: what happens to tests on training frames, see `fmsd.data.overlap`.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
 
     Returns:
         The evaluation.
@@ -93,6 +97,7 @@ def evaluate(
             its detector is missing, or the data cannot be used or hold training frames.
     """
     check_overlap(overlap)
+    check_coverage(coverage)
     trained = run.record()
     run.check(*DETECTOR_FILES, optional=WITHOUT)
     if (run.folder / "results.csv").is_file():
@@ -100,6 +105,7 @@ def evaluate(
     evaluation = Run(folder)
     with claim_run(evaluation, config, resumable=True):
         data.load("tests")
+        check_expected(data, coverage)
         tests = data.tests
         warn_of_changes(tests, trained)
         first = first_tests(run, evaluation, tests)
@@ -107,7 +113,9 @@ def evaluate(
         counts = count_overlap(tests, training_frames([run]), overlap)
         record = evaluation_record(run, data, thresholds, counts)
         model, single = load_for_scoring(run, detector, trainer, folder)
-        table = score_with_corruptions(evaluation, record, single, model, data, corruptions)
+        table, record["stamps"] = score_with_corruptions(
+            evaluation, record, single, model, data, corruptions, coverage
+        )
         verdicts = run_verdicts(evaluation, run, record["stamps"])
         if verdicts is not None:
             evaluation.write(VERDICTS, verdicts.write_csv())
@@ -118,6 +126,7 @@ def evaluate(
             "run": run.name,
             "weights": tested_weights(run.folder, trained),
             "manifests": {"test": manifest_records(tests)},
+            "suite": data.selection.suite,
             "skipped": data.skipped,
             "pixels": compare_with_first_tests(first, evaluation),
         }

@@ -1,6 +1,7 @@
 """Explanation: heat maps of a run's detector, and a picture of its features."""
 
 import importlib.util
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,8 +30,13 @@ from fmsd.runs.folder import EXPLANATIONS, Run
 from fmsd.runs.integrity import DETECTOR_FILES
 from fmsd.tables import read_parquet_schema
 
+log = logging.getLogger(__name__)
+
 ATTRIBUTIONS = {"rollout": "Attention rollout", "gradcam": "Grad-CAM"}
 """Ways to explain an image, and their titles."""
+
+FINE_CELLS = 7
+"""Rows and columns below which a map is said to be coarse."""
 
 HeatMap = Callable[[Detector, Tensor], Tensor]
 """The attribution map of each image of a batch."""
@@ -91,15 +97,17 @@ def explain(
     model = load_folded_detector(run, detector).to(device).eval()
     kind = how or ("gradcam" if layer is not None else default_method(model))
     heat = rollout if kind == "rollout" else lambda model, image: gradcam(model, image, layer)
-    place = "" if layer is None else f" at {layer}"
-    figures = {}
-    for name, manifest in shown.items():
-        title = (
-            f"{ATTRIBUTIONS[kind]}{place}: {title_name(run.folder)} on {name}\nNumbers: "
-            "probability of fake.\nHeat: from each image's lowest value to its highest."
+    tiles = {
+        name: heat_tiles(model, heat, data, manifest, name) for name, manifest in shown.items()
+    }
+    coarse = coarse_sentence(next(iter(tiles.values()))[0].heat.shape)
+    what = ATTRIBUTIONS[kind] + ("" if layer is None else f" at {layer}")
+    figures = {
+        pictures[name]: explanations.plot_heatmaps(
+            own, heatmap_title(f"{what}: {title_name(run.folder)} on {name}", coarse)
         )
-        tiles = heat_tiles(model, heat, data, manifest, name)
-        figures[pictures[name]] = explanations.plot_heatmaps(tiles, title)
+        for name, own in tiles.items()
+    }
     points = feature_points(model, data, scattered, seed)
     # the first file that is written: it marks the pictures beside it as this verb's own
     with atomic(out / "features.parquet") as partial:
@@ -111,7 +119,38 @@ def explain(
     style.write_png(explanations.plot_features(points, title), out / "features.png")
     for path, figure in figures.items():
         style.write_png(figure, path)
+    if coarse:
+        log.warning(coarse)
     print(f"The explanations lie in {out}")
+
+
+def heatmap_title(what: str, coarse: str) -> str:
+    """The title of a picture of heat maps.
+
+    Args:
+        coarse: see `coarse_sentence`.
+    """
+    lines = (
+        what,
+        "Numbers: probability of fake.",
+        "Heat: from each image's lowest value to its highest.",
+        *([coarse] if coarse else []),
+    )
+    return "\n".join(lines)
+
+
+def coarse_sentence(cells: Sequence[int]) -> str:
+    """A sentence on maps that are too coarse to tell parts of a face apart; empty for others.
+
+    Args:
+        cells: rows and columns of the map.
+    """
+    if min(cells) >= FINE_CELLS:
+        return ""
+    return (
+        f"The maps have {' x '.join(map(str, cells))} cells, fewer than {FINE_CELLS} x "
+        f"{FINE_CELLS}: they do not tell parts of a face apart."
+    )
 
 
 def check_explain_settings(how: str | None, layer: str | None, images: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fmsd.console import print_place
 from fmsd.data import entries
+from fmsd.data.absent_videos import write_absent
 from fmsd.data.extraction.faces import FaceDetector
 from fmsd.data.extraction.outcomes import report_outcomes
 from fmsd.data.extraction.output import claim_work_folder, crops_output_error, write_settings
@@ -16,6 +17,7 @@ from fmsd.data.extraction.records import check_nesting, is_extracted, read_recor
 from fmsd.data.extraction.source_videos import SourceVideo, group_videos, limit_videos
 from fmsd.data.extraction.stale_crops import put_aside
 from fmsd.data.extraction.video import DECODER
+from fmsd.data.extraction.without_crops import list_absent
 from fmsd.data.extraction.workers import extract_videos
 from fmsd.data.frame import Problem
 from fmsd.data.selection import Selection
@@ -81,7 +83,7 @@ def extract(
             if len(left) < len(part):
                 log.info("%d of %d videos are done already.", len(part) - len(left), len(part))
             outcomes = list(extract_videos(left, detector, recipe, out, work, workers))
-            failures = report_outcomes(outcomes, recipe, out / f"failures-{name}.csv")
+            failures = report_outcomes(outcomes, left, recipe, out / f"failures-{name}.csv")
     except OSError as error:
         raise crops_output_error(out, error) from error
     if shards == 1:
@@ -125,7 +127,7 @@ def check_person_ids(sources: Sequence[SourceVideo]) -> None:
 
 
 def write_manifest(out: Path) -> None:
-    """Writes the manifest of all crops in a folder.
+    """Writes the manifest of all crops in a folder, and the list of videos without any.
 
     Raises:
         InputError: no video in the folder has a crop.
@@ -137,6 +139,7 @@ def write_manifest(out: Path) -> None:
             "lower detector.score, or look at them",
         )
     manifest = entries.from_entries(extracted.scan(out), out).validate()
+    write_absent(out, list_absent(out))
     manifest.write(out / "manifest.parquet")
     print_place(
         f"{len(manifest)} crops of {manifest.videos} videos lie in {out}; train and test with "

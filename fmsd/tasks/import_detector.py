@@ -46,9 +46,6 @@ UNSEEN = (
     "data: no thresholds, no calibration, and a verdict only at=NUMBER."
 )
 
-MAX_NAME = 60
-"""Characters in the name of a detector, at most."""
-
 CROPS = CropSettings()
 """The crops that the published detectors were trained on: aligned, with a margin of 1.3.
 
@@ -59,7 +56,7 @@ DeepfakeBench's have 256 pixels, GenD's the face's own size.
 def import_detector(
     weights: Path,
     digest: str,
-    name: str | None,
+    label: str | None,
     state: Mapping[str, Tensor],
     layout: Layout,
     detector: Callable[[], Detector],
@@ -75,7 +72,7 @@ def import_detector(
     Args:
         weights: the published file.
         digest: its SHA-256 before it was read.
-        name: the detector's name in a report; None for that of the layout.
+        label: the name of the row in reports; None for that of the layout.
         state: its tensors.
         layout: how they are named.
         detector: builds the network that they belong to.
@@ -90,7 +87,6 @@ def import_detector(
     """
     start = time.monotonic()
     check_new(out)
-    check_name(name)
     model = detector()
     values = convert_detector(state, layout, model.backbone, str(weights))
     check_finite(values.items(), str(weights))
@@ -102,7 +98,6 @@ def import_detector(
     about = {
         "format": layout.format,
         "detector": layout.about,
-        "name": name,
         "file": weights.name,
         "sha256": digest,
         "crops": asdict(CROPS),
@@ -116,6 +111,7 @@ def import_detector(
             provenance(command)
             | imported_record(about, parameters)
             | {
+                "label": label,
                 "overrides": redact_words(overrides),
                 "choices": dict(choices),
                 "seed": 0,
@@ -154,19 +150,6 @@ def imported_record(about: Mapping[str, Any], parameters: int) -> dict[str, Any]
         "manifests": {"test": {}},
         "skipped": [],
     }
-
-
-def check_name(name: str | None) -> None:
-    """Checks that a name can be the label of a row.
-
-    Raises:
-        InputError: it cannot.
-    """
-    if name is not None and not (name.strip() and name.isprintable() and len(name) <= MAX_NAME):
-        raise InputError(
-            f"name={printable(name)} cannot name a row of a report",
-            f"give 1 to {MAX_NAME} characters in one line",
-        )
 
 
 @torch.no_grad()

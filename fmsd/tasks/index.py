@@ -4,8 +4,11 @@ from pathlib import Path
 
 from fmsd.console import print_place, print_table
 from fmsd.data import pack
+from fmsd.data.absent_videos import write_absent
+from fmsd.data.audit.split_lists import compare_with_lists, show_comparisons
 from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
+from fmsd.data.extraction.without_crops import list_absent
 from fmsd.data.frame import DIGEST_COLUMNS, SCHEMA, SPLITS
 from fmsd.data.prepared_folder import EXTRACTED
 from fmsd.data.selection import Selection
@@ -16,6 +19,8 @@ from fmsd.tables import read_parquet_schema
 
 def index(data: Selection, out: Path) -> None:
     """Scans and validates a dataset and writes its manifest, for `data.manifest=FILE`.
+
+    Its splits are compared with the official lists.
 
     Args:
         data: its root and source.
@@ -39,6 +44,8 @@ def index(data: Selection, out: Path) -> None:
         )
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
     manifest = from_entries(data.source(data.root_path), data.root_path).validate()
+    if (out.parent / EXTRACTED).is_file():
+        write_absent(out.parent, list_absent(out.parent))
     manifest.write(out)
     datasets = describe_datasets(manifest)
     rows = [
@@ -62,6 +69,7 @@ def index(data: Selection, out: Path) -> None:
             for name, part in datasets.items()
         ],
     )
+    show_comparisons(compare_with_lists(manifest, data.root_path))
     print_place(f"The manifest lies in {out}", out)
 
 

@@ -32,16 +32,18 @@ from fmsd.engine.merging import (
     write_merge,
 )
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.scoring import load_for_scoring, manifest_records, score_datasets
-from fmsd.engine.stamp import protocol_stamps
+from fmsd.engine.scoring import check_expected, load_for_scoring, manifest_records, score_datasets
+from fmsd.engine.stamp import Facts, protocol_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.errors import InputError
 from fmsd.figures.merges import draw_domains
 from fmsd.merge.task_vectors import Merger
+from fmsd.metrics.coverage import check_coverage
 from fmsd.models.detector import Detector
-from fmsd.peft.experts import check_count
+from fmsd.peft.experts import Expert, check_count
 from fmsd.quoting import shell_override
 from fmsd.redaction import redact_words
+from fmsd.report.labels import row_names
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
 from fmsd.runs.configuration import training_settings
@@ -74,6 +76,8 @@ def merge(
     before: Mapping[str, Any] | None = None,
     ceiling: Sequence[Path] | None = None,
     overlap: str = REFUSE,
+    coverage: str | None = None,
+    label: str | None = None,
 ) -> Run:
     """Merges experts tensor by tensor, and tests the result if there is data.
 
@@ -89,6 +93,8 @@ def merge(
         ceiling: two trainings of one specialist with different seeds, whose cosine is reported
             beside those of the experts.
         overlap: what happens to tests on training frames of the experts, see `fmsd.data.overlap`.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
+        label: the name of its row in reports; None for one that names its experts.
 
     Raises:
         InputError: the experts cannot be merged, or the data cannot be used; nothing is written.
@@ -97,6 +103,7 @@ def merge(
     check_count(experts)
     check_runs(experts, ceiling or (), data.selection.test if data else ())
     check_overlap(overlap)
+    check_coverage(coverage)
     check_ceiling(ceiling)
     candidates = grid_combinations(grid or {})
     for values in candidates:
@@ -104,17 +111,13 @@ def merge(
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claim_run(run, config, resumable=True, option="out"):
-        tests = load_merge_frames(data, bool(candidates)) if data else {}
+        tests = load_merge_frames(data, bool(candidates), coverage) if data else {}
         counts = count_overlap(tests, join_training_frames(run, experts), overlap)
         inputs = read_inputs(detector, experts, folder, seed, before, ceiling)
         search = None if before is None else before["search"]
         if candidates and data:
-            worker = single_process_trainer(trainer, folder)
             build = partial(initialise, detector, seed)
-            model = build_detector(build, worker.strategy.root_device, worker.precision)
-            search = search_coefficients(
-                candidates, inputs.specialists, merger, model, data, worker
-            )
+            search = run_search(candidates, inputs, merger, build, data, trainer, folder)
             merger = with_coefficients(merger, search["chosen"])
         elif search:
             search = search | {"by": "a merge without the last expert"}
@@ -122,6 +125,7 @@ def merge(
         record = run_record(inputs, experts, data, tests, command, search, counts) | {
             "overrides": redact_words(overrides),
             "choices": dict(choices),
+            "label": label and redact_words([label])[0],
             "seed": seed,
             "seconds": round(time.monotonic() - start, 1),
         }
@@ -129,12 +133,32 @@ def merge(
             record["manifests"]["validation"] = describe_datasets(data.splits.validation)
         if data and tests:
             run.write_record(record)
-            score_merge(run, inputs, detector, data, trainer, record)
+            record["stamps"] = score_merge(run, inputs, detector, data, trainer, record, coverage)
         run.finish(record)
         if not (data and tests):
             log.info(NOTHING_TESTED, shell_override("run", folder))
     print_place(f"The merged run lies in {folder}", folder)
     return run
+
+
+def run_search(
+    candidates: Sequence[Mapping[str, Any]],
+    inputs: Inputs,
+    merger: Merger,
+    build: Callable[[], Detector],
+    data: DataModule,
+    trainer: TrainerFactory,
+    folder: Path,
+) -> dict[str, Any]:
+    """Searches the merger's coefficients; see `fmsd.engine.merge_search.search_coefficients`.
+
+    Args:
+        build: builds the network that is scored.
+        folder: of the merge.
+    """
+    single = single_process_trainer(trainer, folder)
+    model = build_detector(build, single.strategy.root_device, single.precision)
+    return search_coefficients(candidates, inputs.specialists, merger, model, data, single)
 
 
 def check_runs(experts: Sequence[Path], ceiling: Sequence[Path], tests: Sequence[str]) -> None:
@@ -191,7 +215,9 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
             )
 
 
-def load_merge_frames(data: DataModule, searching: bool) -> Mapping[str, Manifest]:
+def load_merge_frames(
+    data: DataModule, searching: bool, coverage: str | None
+) -> Mapping[str, Manifest]:
     """Loads the test datasets, if there are any, and for a search the validation frames.
 
     Returns:
@@ -205,7 +231,10 @@ def load_merge_frames(data: DataModule, searching: bool) -> Mapping[str, Manifes
         parts.append("tests")
     if parts:
         data.load(*parts)
-    return data.tests if data.selection.test else {}
+    if not data.selection.test:
+        return {}
+    check_expected(data, coverage)
+    return data.tests
 
 
 def run_record(
@@ -230,11 +259,30 @@ def run_record(
         "monitored": search["best"] if search else None,
         "epoch": None,
         "merged": [expert.label for expert in inputs.experts],
+        "experts": named_experts(inputs.experts),
         "trainable": 0,
         "parameters": sum(shape.numel() for shape in shapes.values()),
         "manifests": {"test": manifest_records(tests)},
+        "suite": data.selection.suite if data and data.selection.test else None,
         "skipped": data.skipped if data and data.selection.test else [],
     }
+
+
+def named_experts(experts: Sequence[Expert]) -> list[dict[str, str]]:
+    """The name of each expert in a report on the experts alone, and the digest of its weights.
+
+    Files of weights, and folders of runs that do not record their overrides, keep their label.
+    """
+    records = [Run(expert.path).record() if expert.path.is_dir() else {} for expert in experts]
+    known = [record for record in records if "overrides" in record]
+    names = iter(row_names(known))
+    return [
+        {
+            "name": next(names).label if "overrides" in record else expert.label,
+            "sha256": expert.sha256,
+        }
+        for expert, record in zip(experts, records, strict=True)
+    ]
 
 
 def score_merge(
@@ -244,14 +292,19 @@ def score_merge(
     data: DataModule,
     trainer: TrainerFactory,
     record: Mapping[str, Any],
-) -> None:
+    coverage: str | None,
+) -> dict[str, Facts]:
     """Tests the merge, and every specialist on every forgery, and writes the results.
 
     The table of results is written last: it marks the run as finished.
+
+    Returns:
+        The facts behind the stamps of the results.
     """
     model, worker = load_for_scoring(run, detector, trainer, run.folder)
-    table = score_datasets(run, record, worker, Scorer(model), data)
-    domains = domain_table(run, inputs.experts, inputs.specialists.parts, model, data, worker)
+    table, stamps = score_datasets(run, record, worker, Scorer(model), data, coverage=coverage)
+    parts = inputs.specialists.parts
+    domains = domain_table(run, inputs.experts, parts, model, data, worker, coverage)
     run.write("domains.csv", domains.write_csv())
     draw_domains(domains, run.folder / "domains.png")
     run.write_results(table)
@@ -260,3 +313,4 @@ def score_merge(
         f"AUC, {len(inputs.experts)} specialists merged by {record['choices']['merger']}",
         cost_line(record),
     )
+    return stamps

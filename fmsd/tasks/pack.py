@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from fmsd.data import pack as packs
+from fmsd.data.absent_videos import ABSENT, of_selection, read_absent
 from fmsd.data.prepared_folder import crop_settings
 from fmsd.data.selected_frames import list_frames
 from fmsd.data.selection import Selection
@@ -27,9 +28,10 @@ def pack(data: Selection, out: Path, size: str | int) -> None:
     """
     tar_bytes = parse_size(size)
     manifest = list_frames(data).validate()
-    tars = packs.write_pack(
-        manifest.table, manifest.files(), out, tar_bytes, crop_settings(manifest.root)
-    )
+    absent = read_absent(manifest.root)
+    lists = {} if absent is None else {ABSENT: of_selection(absent, data)}
+    crops = crop_settings(manifest.root)
+    tars = packs.write_pack(manifest.table, manifest.files(), out, tar_bytes, crops, lists)
     print(
         f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with "
         f"{shell_override('data.root', out)}"

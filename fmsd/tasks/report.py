@@ -6,15 +6,27 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.checks import check_choice
 from fmsd.console import print_place, print_table
 from fmsd.errors import InputError, sentence
 from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
-from fmsd.ownership import check_replaceable
+from fmsd.report.arguments import (
+    BIBLIOGRAPHY,
+    FILES,
+    GROUP_FILES,
+    WRITER,
+    check_attributes,
+    check_column,
+    check_metric,
+    check_report_arguments,
+)
+from fmsd.report.attributes import Attributes
+from fmsd.report.columns import dataset_groups, group_means
 from fmsd.report.comparability import ColumnNotes, compare_stamps
+from fmsd.report.differences import baseline_table
 from fmsd.report.evidence import recompute_rows
 from fmsd.report.forgeries import forgery_results, plot_forgeries
+from fmsd.report.groups import GroupResults, group_results
 from fmsd.report.labels import find_label
 from fmsd.report.markup import (
     header,
@@ -30,28 +42,18 @@ from fmsd.report.resamples import Resamples, resample_rows
 from fmsd.report.robustness import robustness_results
 from fmsd.report.rows import Row, load_rows
 from fmsd.report.sections.papers import papers_markdown
+from fmsd.report.suites import warn_of_incomplete_suites
 from fmsd.report.summary import (
     all_metric_tables,
-    baseline_table,
-    seen_unseen_means,
+    level_tables,
     with_interval_caption,
 )
-from fmsd.report.tables import Table, results_table
+from fmsd.report.tables import Table
 from fmsd.report.tidy import tidy_results, with_intervals
 from fmsd.runs.folder import write_text
-from fmsd.runs.papers import CitedPapers, bibliography, is_written_by
-from fmsd.tables import read_csv
+from fmsd.runs.papers import CitedPapers, bibliography
 
 log = logging.getLogger(__name__)
-
-FILES = {
-    "dataset": ("results.csv", "results.md", "results.tex", "report.html"),
-    "domain": ("domains.csv", "domains.md", "domains.tex", "domains.png"),
-}
-"""Files of a report by what its columns are."""
-
-BIBLIOGRAPHY, WRITER = "references.bib", "fmsd report"
-"""The file with the papers behind the runs, and the writer that its first line names."""
 
 
 def report(
@@ -62,25 +64,27 @@ def report(
     against: str | None = None,
     differ: Sequence[str] = (),
     resamples: int = 1000,
+    holm: str = "column",
+    attributes: Path | None = None,
 ) -> pl.DataFrame:
     """Prints a table per level over all finished runs below a folder, and writes a report.
 
-    Every value is computed from the predictions of the runs, see `fmsd.report.evidence`.
-    Values are means over seeds, with standard deviations. Runs are seeds of one row exactly if
-    their overrides differ in nothing but the seed. A column holds results of one protocol stamp.
+    Every value is computed from the predictions of the runs, see `fmsd.report.evidence`, as a mean
+    over seeds. Runs are seeds of one row exactly if their overrides differ in nothing but the seed.
+    A column holds results of one protocol stamp.
 
     Args:
         runs: folder of runs.
         metric: the metric of the main tables.
         out: folder for the files of `FILES`, of which the first holds the tidy results of all runs,
             and by dataset for `BIBLIOGRAPHY`; None to only print.
-        by: what a column is: a test dataset (`dataset`), or a forgery in it (`domain`), computed
-            from the predictions of the runs.
-        against: label of a baseline row, or a part of no other label: adds the differences of all
-            rows from it, by a paired bootstrap over videos.
-        differ: facts of the protocol that may differ within a column, `all` for every one; such
-            results are marked.
+        by: what a column is: a test dataset (`dataset`), a forgery in it (`domain`), or a group of
+            its videos by any other column of the predictions or of `attributes`.
+        against: a row, by its label or a part of no other: adds the differences of all from it.
+        differ: facts that may differ within a column and are then marked, `all` for every one.
         resamples: resamples of the videos, for intervals and differences; 0 for none.
+        holm: p-values of differences are corrected within a `column`, or for all of the `table`.
+        attributes: a table with attributes of videos, see `fmsd.report.attributes`.
 
     Returns:
         The tidy results.
@@ -90,29 +94,30 @@ def report(
             predictions that cannot be used or do not give the recorded results, or files in `out`
             that no report wrote.
     """
-    check_report_arguments(out, by, against, resamples)
-    rows, notes, baseline = load_results(runs, metric, against, differ)
+    check_report_arguments(out, by, against, resamples, holm)
+    known = None if attributes is None else check_attributes(attributes, by, out)
+    rows, notes, baseline = load_results(runs, metric, against, differ, by, known)
     tidy = tidy_results(rows)
     if by == "domain":
         return report_forgeries(runs, rows, metric, notes, out, resamples)
-
-    means = seen_unseen_means(rows)
-    tables = {level: results_table(tidy, metric, level, means, {}, notes) for level in LEVELS}
+    if by != "dataset":
+        return report_groups(runs, rows, by, out, resamples, known)
+    groups = dataset_groups(rows)
+    means = group_means(groups, rows)
+    tables = level_tables(tidy, metric, means, {}, notes, groups)
     if out is None and baseline is None:
         print_tables(tables.values(), len(rows), runs)
         return tidy
-
     lines = {} if out is None else figure_lines(tables["video"])
-    statistics = row_statistics(rows, metric, resamples, lines)
-    samples = statistics.samples
-    for level in LEVELS:
-        table = results_table(tidy, metric, level, means, samples, notes)
+    statistics = row_statistics(rows, metric, resamples, lines, paired=baseline is not None)
+    tables = level_tables(tidy, metric, means, statistics.samples, notes, groups)
+    for level, table in tables.items():
         tables[level] = with_interval_caption(table, rows, resamples)
-    differences = []
-    if baseline is not None:
-        differences = [
-            baseline_table(tables[level], baseline, means, samples, rows) for level in LEVELS
-        ]
+    differences = [
+        baseline_table(table, baseline, means, statistics, rows, holm)
+        for table in tables.values()
+        if baseline is not None
+    ]
     if out is None:
         print_tables((*tables.values(), *differences), len(rows), runs)
         return tidy
@@ -121,13 +126,14 @@ def report(
     overview = Overview(
         folder=runs,
         rows=rows,
-        tables=all_metric_tables(tidy, tables, metric, means, notes),
+        tables=all_metric_tables(tidy, tables, metric, means, notes, groups),
         differences=differences,
         lines=lines,
         resamples=statistics,
         notes=notes,
         robustness=robustness,
         robustness_notes=robustness_notes,
+        groups=attribute_groups(rows, resamples, known),
     )
     return write_report(out, overview, tidy)
 
@@ -151,12 +157,13 @@ def check_predictions(run: Path, address: str) -> Path:
 
 
 def row_statistics(
-    rows: Sequence[Row], metric: str, resamples: int, lines: Mapping[str, int]
+    rows: Sequence[Row], metric: str, resamples: int, lines: Mapping[str, int], paired: bool
 ) -> Resamples:
-    """Intervals and, where there is a page, what its figures and verdicts need.
+    """Intervals and, where there is a page, what its figures and further sections need.
 
     Args:
         lines: the labels in the figures of the page; empty without one.
+        paired: whether rows are compared with a baseline.
     """
     return resample_rows(
         rows,
@@ -165,66 +172,40 @@ def row_statistics(
         curves_of=lines,
         forgery_metrics=[metric] if lines else [],
         verdicts=bool(lines),
+        paired=paired and metric == "auc",
+        statistics=bool(lines),
     )
 
 
 def load_results(
-    runs: Path, metric: str, against: str | None, differ: Sequence[str]
+    runs: Path,
+    metric: str,
+    against: str | None,
+    differ: Sequence[str],
+    by: str,
+    attributes: Attributes | None,
 ) -> tuple[list[Row], ColumnNotes, str | None]:
     """Loads the rows below a folder, with results computed from their predictions.
 
     What can be refused without predictions is refused before they are read.
 
     Args:
-        runs, metric, against, differ: see `report`.
+        runs, metric, against, differ, by, attributes: see `report`.
 
     Returns:
         The rows, the letters of their results, and the label of the baseline.
     """
     rows = load_rows(runs)
+    warn_of_incomplete_suites(rows)
     notes = compare_stamps(rows, differ)
     check_metric(metric, tidy_results(rows))
-    baseline = None if against is None else find_label(against, (row.label for row in rows))
+    check_column(by, rows, attributes)
+    baseline = (
+        None
+        if against is None
+        else find_label(against, (row.label for row in rows), (row.setting for row in rows))
+    )
     return recompute_rows(rows), notes, baseline
-
-
-def check_report_arguments(out: Path | None, by: str, against: str | None, resamples: int) -> None:
-    """Checks the arguments of a report that do not depend on its runs.
-
-    Raises:
-        InputError: the arguments contradict each other, or files in `out` are of another writer.
-    """
-    check_choice("by", by, FILES)
-    if type(resamples) is not int or resamples < 0 or (against is not None and not resamples):
-        raise InputError(f"resamples={resamples} leaves nothing to compare by", "give 1000")
-    if against is not None and by == "domain":
-        raise InputError("against= compares whole datasets", "leave it out, or set by=dataset")
-    if out is None:
-        return
-    if (out / "run.json").exists():
-        raise InputError(
-            f"out={out} is the folder of a run, whose results.csv would be lost",
-            "give another folder",
-        )
-    files = [out / name for name in FILES[by]]
-    remedy = "give another folder as out=FOLDER"
-    check_replaceable(files, files[0], _is_report, WRITER, remedy)
-    if by == "dataset":
-        entries = out / BIBLIOGRAPHY
-        check_replaceable(
-            [entries], entries, lambda file: is_written_by(file, WRITER), WRITER, remedy
-        )
-
-
-def check_metric(metric: str, tidy: pl.DataFrame) -> None:
-    """Checks that there are results of a metric."""
-    check_choice("metric", metric, tidy["metric"].unique().sort())
-
-
-def _is_report(path: Path) -> bool:
-    """Whether a file has the columns of a report; results of a single run have no `run`."""
-    required = {"dataset", "level", "metric", "value", "run", "seed"}
-    return required <= set(read_csv(path, n_rows=0).columns)
 
 
 def print_tables(tables: Iterable[Table], count: int, runs: Path) -> None:
@@ -268,6 +249,45 @@ def report_forgeries(
     return forgeries.tidy
 
 
+def report_groups(
+    runs: Path,
+    rows: Sequence[Row],
+    by: str,
+    out: Path | None,
+    resamples: int,
+    attributes: Attributes | None,
+) -> pl.DataFrame:
+    """Prints and writes a report by groups of videos; returns its results.
+
+    Args:
+        runs, by, out, resamples: see `report`.
+    """
+    found = group_results(rows, by, resamples, attributes)
+    for table in found.tables:
+        caption = f"{terminal_caption(table, len(rows), runs)}\n{table.caption}"
+        records = plain_rows(table)
+        print_table(
+            table.title,
+            header(table),
+            terminal_rows(table),
+            caption,
+            name="groups",
+            records=records,
+        )
+    if out is not None:
+        write_tables(out, GROUP_FILES, found.tidy, found.tables)
+        print_place(f"The tables lie in {out}", out)
+    return found.tidy
+
+
+def attribute_groups(
+    rows: Sequence[Row], resamples: int, attributes: Attributes | None
+) -> dict[str, GroupResults]:
+    """The results by group of every attribute."""
+    names = attributes.names if attributes else []
+    return {name: group_results(rows, name, resamples, attributes) for name in names}
+
+
 def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFrame:
     """Prints and writes a report by dataset, with its page; returns the results with intervals.
 
@@ -309,7 +329,7 @@ def write_tables(
         names: of these three files, in this order.
         more: what follows the tables in Markdown.
     """
-    tables = list(tables)
+    tables = [table for table in tables if table.cells]
     write_text(out / names[0], tidy.write_csv())
     write_text(out / names[1], markdown_tables(tables) + more)
     write_text(out / names[2], latex_tables(tables))

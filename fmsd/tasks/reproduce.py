@@ -16,7 +16,7 @@ from fmsd.runs.listing import run_folders
 
 log = logging.getLogger(__name__)
 
-RESULT_KEYS = ["run", "seed", "dataset", "level", "metric", "stamp", "settings"]
+RESULT_KEYS = ["overrides", "seed", "dataset", "level", "metric", "stamp", "settings"]
 """Columns that identify a result: the stamp its protocol, the settings its training."""
 
 FIXED_KEYS = (
@@ -149,7 +149,7 @@ def compare_results(recorded: Path, current: Path) -> pl.DataFrame | None:
         return None
     now = _read_aucs(current)
     both = now.join(
-        _read_aucs(recorded).rename({"value": "recorded"}),
+        _read_aucs(recorded).rename({"value": "recorded"}).drop("run"),
         on=RESULT_KEYS,
         nulls_equal=True,
         maintain_order="left",
@@ -200,11 +200,16 @@ def _key(override: str) -> str:
 
 
 def _read_aucs(path: Path) -> pl.DataFrame:
-    """Reads the AUCs from the `results.csv` of a report."""
+    """Reads the AUCs from the `results.csv` of a report.
+
+    In earlier ones the overrides that vary stand in the column `run`, as the names of rows.
+    """
     table = read_results(path, ("run", "stamp"))
+    if "overrides" not in table.columns:
+        table = table.with_columns(overrides="run")
     if missing := [key for key in RESULT_KEYS if key not in table.columns]:
         raise InputError(
             f"{path} has no column {missing[0]}, so it is no results.csv of fmsd report",
             "put one in its place",
         )
-    return table.filter(metric="auc").select(*RESULT_KEYS, "value")
+    return table.filter(metric="auc").select(*RESULT_KEYS, "run", "value")

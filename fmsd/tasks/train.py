@@ -73,7 +73,7 @@ def train(
     is_rank_zero = init_process_group(trainer)
     check_same_folder(run.folder)
     with claim_run(run, request.config, resumable=True) if is_rank_zero else nullcontext():
-        load_frames(data)
+        load_frames(data, plan.coverage)
         loggers = publish.build_loggers(parts.loggers, run.folder) if is_rank_zero else {}
         setup = build_setup(request, plan, data, trainer, choice, began)
         session = build_session(setup, parts, settings)
@@ -141,7 +141,10 @@ def conclude(session: Session, ending: Ending, trainer_factory: TrainerFactory) 
     record = training_record(session, ending, chosen, monitored, thresholds)
     # from here on the run can be evaluated, whatever happens to the tests
     run.write_record(record)
-    score_with_corruptions(run, record, scoring_trainer, model, data)
+    coverage = session.setup.plan.coverage
+    _, record["stamps"] = score_with_corruptions(
+        run, record, scoring_trainer, model, data, coverage=coverage
+    )
     verdicts = run_verdicts(run, run, record["stamps"])
     if verdicts is not None:
         run.write(VERDICTS, verdicts.write_csv())

@@ -8,6 +8,7 @@ import torch
 
 from fmsd.figures.curves import roc_rates
 from fmsd.figures.simplify import simplify_line
+from fmsd.metrics.coverage import cover, policy
 from fmsd.metrics.table import with_scores
 from fmsd.metrics.video import aggregate_videos, group_by_folder
 from fmsd.runs.folder import CORRUPTIONS, Run, read_results
@@ -90,7 +91,7 @@ def roc_tables(run: Run, datasets: Collection[str]) -> dict[str, pl.DataFrame]:
         if (dataset := facts["dataset"]) in datasets:
             name = f"predictions/{dataset}.parquet"
             run.check(name)
-            frames = with_scores(read_predictions(run.folder / name))
+            frames = with_scores(cover(read_predictions(run.folder / name), policy(facts)))
             if facts["naming"] == "folder":
                 frames = group_by_folder(frames)
             items = (

@@ -1,5 +1,6 @@
 """A folder with data, runs and files of the user, which every case gets anew."""
 
+import json
 import resource
 import shutil
 import socket
@@ -140,3 +141,9 @@ def furnish(place: Place) -> None:
     table.write_csv(work / "table.csv")
     table.write_csv(work / "table.tsv", separator="\t")
     table.write_parquet(work / "table.parquet")
+    scores = pl.read_parquet(work / "manifest.parquet").filter(split="test")
+    scores = scores.select("path", "label", score=pl.int_range(pl.len()) / pl.len())
+    scores.write_csv(work / "scores.csv")
+    scores.write_parquet(work / "scores.parquet")
+    scores.write_ndjson(work / "scores.jsonl")
+    (work / "scores.json").write_text(json.dumps(scores.to_dicts()))

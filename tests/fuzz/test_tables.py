@@ -25,6 +25,14 @@ FILES: dict[str, tuple[tuple[str, ...], ...]] = {
         )
         for file in ("table.csv", "table.tsv", "table.parquet")
     },
+    **{
+        file: (
+            ("import", f"scores={file}", *DATA, "out=new"),
+            ("import", f"scores={file}", *DATA, "out=new", "scale=score", "coverage=exclude",
+             "columns={key: path, score: score, label: null}"),
+        )
+        for file in ("scores.csv", "scores.json", "scores.jsonl", "scores.parquet")
+    },
     "manifest.parquet": (
         (*DOCTOR, *DATA, "data.manifest=manifest.parquet"),
         ("evaluate", "run", *DATA, "data.manifest=manifest.parquet"),

@@ -32,6 +32,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("index", "data=extracted", "data.root=crops", "out=new.parquet"),
     ("doctor", *DATA, "out=new.json", "workers=0"),
     ("roots",),
+    ("import", "scores=scores.csv", *DATA, "out=new", "by=path", "higher=fake"),
     ("verify", "run=run"),
     ("verify", "runs=."),
     ("pack", *DATA, "out=new"),

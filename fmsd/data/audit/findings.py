@@ -23,6 +23,7 @@ CheckId = Literal[
     "more_videos",
     "one_class",
     "leak",
+    "split_list",
     "short_videos",
     "missing_files",
     "misspelt_files",
@@ -33,6 +34,7 @@ CheckId = Literal[
     "misnamed_files",
     "equal_files",
     "shortcut",
+    "contamination",
 ]
 """The checks; `source` stands for every problem that a source reports."""
 

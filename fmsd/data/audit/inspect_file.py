@@ -8,7 +8,6 @@ import hashlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from fmsd.data.extraction.opening import open_video
 from fmsd.data.extraction.video import check_complete, read_index, sample_video
 from fmsd.data.loading.image import decode, read_bytes
-from fmsd.data.processes import process_pool
+from fmsd.data.processes import map_in_processes
 from fmsd.errors import InputError, reason
 
 FILES_PER_TASK = 8
@@ -64,6 +63,9 @@ class Inspection(NamedTuple):
     length: int | None = None
 
 
+CRASHED = Inspection(error="the decoder crashed on it, or memory ran out")
+"""The inspection of a file that kills the process which reads it."""
+
 INSPECTION_SCHEMA = pl.Schema(
     {
         name: pl.String if name in ("error", "digest", "kind", "chroma") else pl.Float64
@@ -93,34 +95,12 @@ class Job(NamedTuple):
 def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Inspection]:
     """Inspects all files, in order.
 
-    Where a process dies, the files that may have killed it are read again one at a time by a
-    single process: the one on which that dies is damaged.
+    A file that kills its process is damaged, see `fmsd.data.processes.map_in_processes`.
 
     Args:
         workers: number of processes; 0 for this one, which a file may then kill.
     """
-    if not workers:
-        yield from map(inspect, jobs)
-        return
-    done = suspects = 0  # files inspected, and the end of those that are read one at a time
-    while done < len(jobs):
-        alone = done < suspects
-        with process_pool(1 if alone else workers) as readers:
-            try:
-                batch = jobs[done : suspects if alone else None]
-                for inspection in readers.map(
-                    inspect, batch, chunksize=1 if alone else FILES_PER_TASK
-                ):
-                    yield inspection
-                    done += 1
-            except BrokenProcessPool:
-                if alone:
-                    yield Inspection(error="the decoder crashed on it, or memory ran out")
-                    done += 1
-                else:
-                    suspects = done + FILES_PER_TASK * workers
-            finally:
-                readers.shutdown(wait=False, cancel_futures=True)
+    return map_in_processes(inspect, jobs, workers, CRASHED, FILES_PER_TASK)
 
 
 def inspect(job: Job) -> Inspection:

@@ -11,8 +11,9 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.console import print_table
+from fmsd.data.absent_videos import ABSENT_SCHEMA
 from fmsd.data.extraction.recipe import Recipe
-from fmsd.data.extraction.source_videos import RECORD_FILE
+from fmsd.data.extraction.source_videos import RECORD_FILE, SourceVideo
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +75,17 @@ def summarize_record(record: Mapping[str, Any], recipe: Recipe) -> VideoOutcome:
     )
 
 
-def report_outcomes(outcomes: Sequence[VideoOutcome], recipe: Recipe, path: Path) -> int:
+FAILURE_COLUMNS = ("video", "why", *ABSENT_SCHEMA.names()[1:-1])
+"""The columns of the list of failures: the video, why it could not be read, and what it is."""
+
+
+def report_outcomes(
+    outcomes: Sequence[VideoOutcome], sources: Sequence[SourceVideo], recipe: Recipe, path: Path
+) -> int:
     """Logs the counts and warnings of an extraction, and prints its failures.
 
     Args:
+        sources: the videos, in any order.
         path: the CSV file of the failures; removed where there is none.
 
     Returns:
@@ -106,7 +114,12 @@ def report_outcomes(outcomes: Sequence[VideoOutcome], recipe: Recipe, path: Path
     )
     if failures:
         with atomic(path) as partial:
-            table = pl.DataFrame(rows, schema=["video", "why"], orient="row")
+            known = {source.video: source for source in sources}
+            lines = [
+                [*row, *(getattr(known[row[0]], name) for name in FAILURE_COLUMNS[2:])]
+                for row in rows
+            ]
+            table = pl.DataFrame(lines, schema=FAILURE_COLUMNS, orient="row")
             partial.write_text(table.write_csv(), encoding="utf-8")
     else:
         path.unlink(missing_ok=True)
@@ -147,7 +160,7 @@ def outcome_warnings(read: Sequence[VideoOutcome], recipe: Recipe) -> Iterator[s
         )
     total, where = count(lambda outcome: outcome.faceless == outcome.frames)
     if total:
-        yield f"No face at all: {where}; they are recorded, but are in no table of results."
+        yield f"No face at all: {where}; a test counts them as videos without a score (coverage=)."
     total, where = count(lambda outcome: outcome.faceless < outcome.frames < 2 * outcome.faceless)
     if total:
         yield f"A face in fewer than half of the frames: {where}."

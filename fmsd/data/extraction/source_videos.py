@@ -95,7 +95,8 @@ def _is_reserved(video: str) -> bool:
     return (
         RECORD_FILE in rest
         or first == RECORD_FILE
-        or re.fullmatch(r"manifest\.parquet|extract\.json|failures-.*\.csv", first) is not None
+        or re.fullmatch(r"(manifest|absent)\.parquet|extract\.json|failures-.*\.csv", first)
+        is not None
     )
 
 

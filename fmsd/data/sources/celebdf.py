@@ -15,6 +15,7 @@ training.
 methods that ++ adds mean the same, its authors do not say.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -24,7 +25,11 @@ from fmsd.data.sources.partner_names import target_clip
 from fmsd.data.sources.text import read_text
 from fmsd.data.sources.tree import VideoPaths, list_videos, read_folder, refuse_unreadable
 from fmsd.data.spelling import backslash_problems, match_names, with_slashes
+from fmsd.data.split_lists import LISTS, Names
 from fmsd.errors import InputError
+from fmsd.names import name_fault
+
+log = logging.getLogger(__name__)
 
 TEST_LIST = "List_of_testing_videos.txt"
 """The list of test videos below the root."""
@@ -96,6 +101,16 @@ def _videos(
     """
     domains = dict.fromkeys(REAL_FOLDERS, REAL) | dict(forgeries)
     listed, problems = read_test_list(root)
+    official = LISTS.get(dataset)
+    if official is not None and not official.identifies(names := listed_names(listed)):
+        counts = [f"{len(names['test'][kind])} {kind}" for kind in ("real", "fake")]
+        log.warning(
+            "%s is not the official test list of %s: it has %s videos; the official one has %s.",
+            root / TEST_LIST,
+            official.title,
+            " and ".join(counts),
+            " and ".join(f"{part.count} {kind}" for kind, part in official.parts["test"].items()),
+        )
     videos: dict[str, dict[str, VideoPaths]] = {}
     for folder in domains:
         videos[folder], more = list_videos(root / folder, frames)
@@ -171,9 +186,20 @@ def read_test_list(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]
                 f"{line.strip()[:80]!r}",
                 "correct that line",
             )
+        if fault := name_fault(str(video), nested=True):
+            raise InputError(
+                f"The video {str(video)[:80]!r} in line {number} of {path} {fault[0]}", fault[1]
+            )
         label = 1 - int(real)
         if label_of.setdefault(str(video.parent), {}).setdefault(video.stem, label) != label:
             raise InputError(
                 f"{path} lists {video} twice, as real and as fake", "remove the wrong line"
             )
     return label_of, backslash_problems(path, slashes)
+
+
+def listed_names(listed: Mapping[str, Mapping[str, int]]) -> Names:
+    """The names of the test videos by kind, from what `read_test_list` returns."""
+    labels = [(name, label) for videos in listed.values() for name, label in videos.items()]
+    real, fake = (frozenset(name for name, label in labels if label == kind) for kind in (0, 1))
+    return {"test": {"real": real, "fake": fake}}

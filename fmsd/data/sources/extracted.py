@@ -30,7 +30,7 @@ def scan(root: Path) -> Iterator[Entry]:
             yield Problem(
                 "faceless",
                 f"{record['video']} has no crop of any of its frames ({counts})",
-                "it is in no table of results",
+                "a test counts it as a video without a score (coverage=)",
             )
         for frame in kept:
             person = frame.get("person", 1)

@@ -8,15 +8,17 @@
 `033_097` is made from the video 033, with the face or expression of 097.
 FRAMES is `images` (the dataset's own extraction script), `frames` or `faces` (crops). The official
 split of 720/140/140 source videos comes from train.json, val.json and test.json of the dataset's
-repository, or from a DeepfakeBench JSON file. A root without the tree but with DeepfakeBench's
-FaceForensics++.json is read by that file.
+repository, or from a DeepfakeBench JSON file; without either, from the copy of the former that
+comes with the package. A root without the tree but with DeepfakeBench's FaceForensics++.json is
+read by that file.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data import name_overrides
+from fmsd.data import name_overrides, split_lists
 from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, pair_id, video_id
 from fmsd.data.sources import deepfakebench
 from fmsd.data.sources.deepfakebench import SPLIT_PRIORITY
@@ -32,6 +34,9 @@ from fmsd.data.sources.text import CORRECT_ENTRY, read_json
 from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.data.spelling import match_names
 from fmsd.errors import InputError
+from fmsd.names import name_fault
+
+log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = (".", "splits", "dataset/splits")
 """Folders below the root in which train.json, val.json and test.json may lie."""
@@ -169,26 +174,43 @@ def _scan_json(
 
 
 def read_splits(root: Path, splits: str | None) -> dict[str, Split]:
-    """The official split of every original video (`033`) and every manipulated one (`033_097`).
+    """The split of every original video (`033`) and every manipulated one (`033_097`).
+
+    It is that of the copy, which is compared with the official one, or else the official one.
 
     Args:
         splits: a folder or a DeepfakeBench JSON file, relative to the root; searched when None.
 
     Raises:
-        InputError: no split file is found, or it cannot be read.
+        InputError: there is no such file, some of the three are missing, or it cannot be read.
     """
+    official = split_lists.split_by_name(split_lists.FFPP)
     usual = [root / name for name in SPLIT_FOLDERS] + json_candidates(root, BENCHMARK_JSON)
     places = usual if splits is None else [root / splits]
+    incomplete: list[Path] = []
     for place in places:
-        if place.is_file():
-            return _benchmark_splits(place)
-        if all((place / f"{split}.json").is_file() for split in SPLITS):
-            return _official_splits(place)
-    raise InputError(
-        f"The official FaceForensics++ split was not found in {', '.join(map(str, places))}",
-        "copy train.json, val.json and test.json from dataset/splits of the dataset's repository "
-        "there, or give data.source.splits=PATH",
-    )
+        lacking = [file for split in SPLITS if not (file := place / f"{split}.json").is_file()]
+        if place.is_file() or not lacking:
+            split_of = _benchmark_splits(place) if lacking else _official_splits(place)
+            if difference := split_lists.list_difference(split_of, official):
+                log.warning(
+                    "%s is not the official split of FaceForensics++: it %s.", place, difference
+                )
+            return split_of
+        incomplete += lacking[:1] if len(lacking) < len(SPLITS) else []
+    if incomplete:
+        raise InputError(
+            f"The split of FaceForensics++ in {incomplete[0].parent} lacks {incomplete[0].name}",
+            "copy it there from dataset/splits of the dataset's repository, or remove the other "
+            "lists: the official split comes with fmsd",
+        )
+    if splits is not None:
+        raise InputError(
+            f"{places[0]} holds no split of FaceForensics++",
+            "correct data.source.splits=PATH, or leave it out: the official split comes with fmsd",
+        )
+    log.info("%s holds no split of FaceForensics++: the official one is used.", root)
+    return official
 
 
 def _official_splits(place: Path) -> dict[str, Split]:
@@ -207,11 +229,16 @@ def _official_splits(place: Path) -> dict[str, Split]:
                 )
             one, other = pair
             for name in (one, other, f"{one}_{other}", f"{other}_{one}"):
-                if split_of.setdefault(name, split) != split:
+                if fault := name_fault(name):
+                    raise InputError(f"{name!r} in pair {number} of {path} {fault[0]}", fault[1])
+                if name in split_of:
+                    again = f"in {split_of[name]} and in {split}"
                     raise InputError(
-                        f"The lists in {place} have {name} in {split_of[name]} and in {split}",
+                        f"The lists in {place} have {name} "
+                        f"{again if split_of[name] != split else f'twice in {split}'}",
                         "take the official ones",
                     )
+                split_of[name] = split
     return split_of
 
 

@@ -9,12 +9,13 @@ import functools
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fmsd.data.sources.tree import raise_unreadable
 from fmsd.errors import InputError, reason
+from fmsd.quoting import printable
 
 log = logging.getLogger(__name__)
 
@@ -77,26 +78,51 @@ def read_json(path: Path, kind: type[T] = dict) -> T:
         InputError: the file cannot be read, is not JSON, has a value of another type, or gives a
             name two values.
     """
-    text = read_text(path)
+    return require_kind(_parse_json(read_text(path), _decoder(path), path), kind, path)
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of each line that is not empty; each is JSON of its own.
+
+    Raises:
+        InputError: the file cannot be read, or see `read_json`.
+    """
+    decoder = _decoder(path)
+    # not str.splitlines, which also ends lines at characters that JSON has in texts
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            yield number, _parse_json(line, decoder, path, f"Line {number} of {path} is no JSON")
+
+
+def _decoder(path: Path) -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=functools.partial(_object, path))
+
+
+def _parse_json(text: str, decoder: json.JSONDecoder, path: Path, fault: str | None = None) -> Any:
     try:
-        content = json.loads(text, object_pairs_hook=functools.partial(_object, path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        return decoder.decode(text)
+    except (ValueError, RecursionError) as error:  # the former also for a number of 5,000 digits
         remedy = (
             "fetch the JSON file instead"
             if text.lstrip().startswith("<")
             else "fetch it again if it is cut off, else correct it there"
         )
-        raise InputError(f"{path} is not a JSON file ({reason(error)})", remedy) from error
-    return require_kind(content, kind, path)
+        raise InputError(
+            f"{fault or f'{path} is not a JSON file'} ({reason(error)})", remedy
+        ) from error
 
 
 def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of a JSON file; the parser itself would keep the last of several values."""
-    members: dict[str, Any] = {}
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    members = {}
     for name, value in pairs:
         if members.setdefault(name, value) != value:
             raise InputError(
-                f"{path} gives {name} twice, with different values", "remove the wrong one"
+                f"{path} gives {printable(name)} twice, with different values",
+                "remove the wrong one",
             )
     return members
 
@@ -183,17 +209,35 @@ def read_csv_table(path: Path, columns: Sequence[str], optional: Sequence[str] =
     return CsvTable(names, _rows(text, separator, len(header), path))
 
 
-def _header(text: str, columns: Sequence[str], path: Path) -> tuple[list[str], str]:
-    """The first line's cells, and the separator by which most of the columns are found."""
+def read_csv_header(path: Path, words: Collection[str]) -> list[str]:
+    """The header of a CSV file, empty where the file is; its separator is that of most words.
+
+    Args:
+        words: names that columns may have, in any case.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return _likeliest_header(read_text(path), words, path)[0]
+
+
+def _likeliest_header(text: str, words: Collection[str], path: Path) -> tuple[list[str], str]:
+    """The first line's cells, and the separator by which most of the words are found."""
     headers = {separator: _first_line(text, separator, path) for separator in SEPARATORS}
     folded = {
         separator: [name.casefold() for name in header] for separator, header in headers.items()
     }
     separator = max(
-        SEPARATORS, key=lambda one: sum(name.casefold() in folded[one] for name in columns)
+        SEPARATORS, key=lambda one: sum(name.casefold() in folded[one] for name in words)
     )
-    header = headers[separator]
-    if lacking := [name for name in columns if name.casefold() not in folded[separator]]:
+    return headers[separator], separator
+
+
+def _header(text: str, columns: Sequence[str], path: Path) -> tuple[list[str], str]:
+    """The first line's cells, and the separator by which most of the columns are found."""
+    header, separator = _likeliest_header(text, columns, path)
+    folded = [name.casefold() for name in header]
+    if lacking := [name for name in columns if name.casefold() not in folded]:
         raise InputError(
             f"The table {path} lacks the columns {_join_names(lacking)}",
             f"it needs {_join_names(columns)}",
@@ -242,6 +286,9 @@ def _rows(text: str, separator: str, width: int, path: Path) -> Iterator[tuple[i
     lines = _cells(text, separator, path)
     next(lines)
     for line, cells in lines:
+        if len(cells) == width:
+            yield line, cells
+            continue
         if any(cells[width:]):
             raise InputError(
                 f"Line {line} of {path} has {len(cells)} cells, but the header {width}",

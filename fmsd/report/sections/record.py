@@ -9,8 +9,10 @@ from fmsd.report import html
 from fmsd.report.comparability import differing_facts, shorten_fact
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
+from fmsd.report.protocol_words import protocol_sentences
 from fmsd.report.rows import Row
 from fmsd.report.stamped import PIXELS
+from fmsd.report.suites import suite_table
 from fmsd.report.trainings import training_of
 from fmsd.runs.folder import Run
 
@@ -49,8 +51,8 @@ def cost_section(overview: Overview) -> Section:
 
 
 def _cost_line(label: str, records: Sequence[Mapping[str, Any]]) -> tuple[str | int | None, ...]:
-    """The cells below `COST_HEADER` for the seeds of a row; what an import cost is not known."""
-    if "imported" in records[0]:
+    """The cells below `COST_HEADER` for the seeds of a row; others' cost is unknown."""
+    if {"imported", "external"} & records[0].keys():
         return (label, len(records), None, "-", None, None, None, None)
     seconds = [record["seconds"] for record in records if record.get("seconds") is not None]
     devices = dict.fromkeys(
@@ -85,21 +87,25 @@ def protocol_section(overview: Overview) -> Section:
     common = {
         name: value for name, value in next(iter(stamps.values())).items() if name not in names
     }
-    body = html.paragraph(
+    body = html.paragraph(" ".join(protocol_sentences(list(stamps.values()))))
+    facts = html.paragraph(
         "Results may only be compared where these facts agree. Each stamp is the hash of them all "
         "but pixels, the digest of the test files.",
         "quiet",
     )
-    body += html.definition_list({name: shorten_fact(value, 400) for name, value in common.items()})
+    facts += html.definition_list(
+        {name: shorten_fact(value, 400) for name, value in common.items()}
+    )
     first = [name for name in ("dataset", "level") if name in names]
     names = [*first, *(name for name in names if name not in first)]
     lines = [
-        [stamp, *(shorten_fact(facts.get(name), 200) for name in names)]
-        for (stamp, _), facts in stamps.items()
+        [stamp, *(shorten_fact(own.get(name), 200) for name in names)]
+        for (stamp, _), own in stamps.items()
     ]
-    body += html.text_table(
+    facts += html.text_table(
         "What differs between stamps", ["stamp", *names], lines, range(len(names) + 1)
     )
+    body += html.folded("All facts and digests", facts)
     remarks = [
         (row.label, row.seed, dataset, remark)
         for row in overview.rows
@@ -109,6 +115,7 @@ def protocol_section(overview: Overview) -> Section:
     if remarks:
         header = ["", "seed", "dataset", "pixels"]
         body += html.text_table("Test files", header, remarks, {0, 2, 3})
+    body += suite_table(overview.rows)
     return Section("protocol", "Protocol", body)
 
 

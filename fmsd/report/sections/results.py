@@ -1,10 +1,12 @@
 """Sections with tables of results: all metrics, forgeries and robustness."""
 
+import shlex
 from dataclasses import replace
 
 import polars as pl
 
 from fmsd.figures.robustness import plot_robustness
+from fmsd.redaction import redact_words
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
@@ -27,7 +29,18 @@ def results_section(overview: Overview) -> Section:
     body += html.paragraph(
         "A click on a header sorts. Lines before names are those of the figures below.", "quiet"
     )
+    body += html.folded("The overrides behind the names", overrides_table(overview))
     return Section("results", "Results", body)
+
+
+def overrides_table(overview: Overview) -> str:
+    """The overrides of each row as they were written: those that vary, and those of a run."""
+    rows: dict[str, tuple[str, str, str]] = {}
+    for row in overview.rows:
+        words = redact_words(list(row.record.get("overrides", ())))
+        rows.setdefault(row.label, (row.label, row.setting, " ".join(map(shlex.quote, words))))
+    header = ("", "what varies", "all overrides of the first run")
+    return html.text_table("Overrides of each row", header, list(rows.values()), {0, 1, 2})
 
 
 def forgeries_section(overview: Overview) -> Section | None:

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from fmsd.errors import InputError, reason
 from fmsd.figures import curves, masks
 from fmsd.json_records import Number, read_record
-from fmsd.peft.mask import LayerMask, read_any_mask
+from fmsd.peft.mask import LayerMask, MaskHistory, read_any_mask
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
@@ -37,22 +37,49 @@ class SpectraRecord(TypedDict):
 
 
 def masks_section(overview: Overview) -> Section | None:
-    """The trained layers or subspaces, a pane per row."""
+    """The trained layers or subspaces, a pane per row; a mask that keeps all is a sentence."""
+    whole: dict[str, list[str]] = {}
 
-    def plot(path: Path) -> Figure | None:
+    def plot(label: str, path: Path) -> Figure | None:
         mask = read_any_mask(path, REMEDY)
+        if sentence := whole_mask(mask):
+            whole.setdefault(sentence, []).append(label)
+            return None
         if isinstance(mask, LayerMask):
             return masks.plot_layer_mask(mask)
         return masks.plot_mask_history(mask) if mask.steps else None
 
     panes = _figures_from_json(overview, MASK, plot, "Layers of {}", "{}")
-    return _pane_section(overview, "masks", "Trained layers", panes)
+    sentences = [f"{'; '.join(labels)}: {sentence}" for sentence, labels in whole.items()]
+    if not panes and not sentences:
+        return None
+    body = html.paragraph(f"Of {overview.shown_runs}.", "quiet")
+    body += "".join(map(html.paragraph, sentences))
+    body += html.panes_by_choice(panes, ("row",)) if panes else ""
+    return Section("masks", "Trained layers", body)
+
+
+def whole_mask(mask: LayerMask | MaskHistory) -> str:
+    """A sentence on a mask that keeps everything, of which a picture would have one colour.
+
+    Empty for other masks.
+    """
+    if isinstance(mask, LayerMask):
+        count = len(mask.layers)
+        return (
+            f"all {count} candidate layers are trained."
+            if mask.layers and len(mask.kept_names) == count
+            else ""
+        )
+    if mask.steps and all(all(active) for active in mask.active):
+        return f"all {len(mask.units)} artifact subspaces are trained at every step."
+    return ""
 
 
 def spectra_section(overview: Overview) -> Section | None:
     """Singular values before and after training, a pane per row."""
 
-    def plot(path: Path) -> Figure | None:
+    def plot(label: str, path: Path) -> Figure | None:
         content = read_record(path, SpectraRecord, REMEDY)
         return curves.plot_spectra(content["layers"]) if content["layers"] else None
 
@@ -100,7 +127,7 @@ def _curve(log: pl.DataFrame, column: str) -> curves.Line | None:
 def _figures_from_json(
     overview: Overview,
     file: str,
-    plot: Callable[[Path], Figure | None],
+    plot: Callable[[str, Path], Figure | None],
     title: str,
     caption: str,
 ) -> dict[tuple[str, ...], str]:
@@ -108,7 +135,7 @@ def _figures_from_json(
 
     Args:
         file: its name in the folder of a run.
-        plot: reads and draws it; None if there is nothing to draw.
+        plot: reads and draws it, given the label and the file; None if there is nothing to draw.
         title, caption: with `{}` for the label.
 
     Raises:
@@ -121,7 +148,7 @@ def _figures_from_json(
         if not path.is_file():
             continue
         try:
-            figure = plot(path)
+            figure = plot(label, path)
             if figure is not None:
                 panes[(label,)] = html.figure_element(
                     figure, title.replace("{}", label), caption.replace("{}", label)

@@ -1,0 +1,121 @@
+"""fmsd score: a detector of other code under our test protocol; its scores become a run."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fmsd.console import print_place, print_table
+from fmsd.data.extraction.crops import Recipe
+from fmsd.data.prepared_folder import crop_settings
+from fmsd.engine.datamodule import DataModule
+from fmsd.engine.external_run import claimed_run, fill_external_run
+from fmsd.engine.scoring import check_expected
+from fmsd.inference.external_detector import ExternalDetector
+from fmsd.inference.external_scoring import CarefulScorer, as_test_scores, score_frames
+from fmsd.metrics.coverage import COUNTS
+from fmsd.report.terminal import cost_line, print_auc_table
+from fmsd.runs.folder import Run
+
+log = logging.getLogger(__name__)
+
+
+def score(
+    detector: ExternalDetector,
+    data: DataModule,
+    folder: Path,
+    about: Mapping[str, Any],
+    config: str,
+    command: Sequence[str],
+    overrides: Sequence[str],
+    label: str | None = None,
+    coverage: str | None = None,
+) -> Run:
+    """Scores the test datasets with a detector of other code; writes the folder of a run.
+
+    Args:
+        detector: ready to score.
+        data: its test datasets are scored.
+        folder: of the run; it must hold none.
+        about: where the detector is from: `detector`, `sha256` and `files`.
+        config: text of the run's configuration.
+        command: the command line.
+        overrides: of the command line.
+        label: the name of the row in reports; None for the detector's name.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
+
+    Raises:
+        InputError: the folder holds a run, the data cannot be used, or too few frames have a score.
+        DetectorError: the detector scores no frame.
+    """
+    start = time.monotonic()
+    declared = detector.declared
+    external = {"kind": "detector", **about, **declared.facts()}
+    scorer = CarefulScorer(detector)
+    with claimed_run(folder, config) as run:
+        data.load("tests")
+        check_expected(data, coverage)
+        warn_of_other_margins(data, declared.margin)
+        found = {
+            name: score_frames(scorer, manifest, declared.size, data.batch_size, data.workers)
+            for name, manifest in data.tests.items()
+        }
+        scorer.check()
+        scores = as_test_scores(found, declared.output, declared.higher)
+        table = fill_external_run(
+            run,
+            data,
+            scores,
+            external,
+            command,
+            label,
+            overrides=overrides,
+            coverage=coverage,
+            cost={"seconds": round(time.monotonic() - start, 1), **detector.cost()},
+        )
+    record = run.record()
+    print_outcomes(table)
+    print_auc_table(table, f"AUC of {label or about['detector']}", cost_line(record))
+    print_place(f"The scores lie in {folder}", folder)
+    return run
+
+
+def warn_of_other_margins(data: DataModule, margin: float | None) -> None:
+    """Warns of test datasets whose face crops have another margin than the detector was made for.
+
+    Args:
+        margin: as the detector declares it; None if unknown.
+    """
+    for name, manifest in data.tests.items():
+        crops = crop_settings(manifest.root)
+        cut = None if crops is None else crops.get("margin", Recipe().margin)
+        if margin is not None and cut is not None and cut != margin:
+            log.warning(
+                "The faces of %s were cropped with a margin of %s, and the detector was made for "
+                "%s: extract them with fmsd extract margin=%s, or its scores mean little.",
+                name,
+                cut,
+                margin,
+                margin,
+            )
+
+
+def print_outcomes(table: pl.DataFrame) -> None:
+    """Prints how many frames of each dataset have a score, and what became of the others.
+
+    Args:
+        table: results.
+    """
+    frames = table.filter(level="frame").unique("dataset", keep="first", maintain_order=True)
+    counts = frames.select("dataset", *COUNTS)
+    print_table(
+        "Frames by outcome",
+        ["", *(name.removeprefix("n_").replace("_", " ") for name in COUNTS)],
+        [[row[0], *(f"{count:,}" for count in row[1:])] for row in counts.rows()],
+        text_columns=("",),
+        name="outcomes",
+        records=counts.to_dicts(),
+    )
