@@ -227,7 +227,7 @@ def test_p_values_are_corrected_for_the_comparisons_of_a_column_and_the_caption_
                 pair / name, [f"method={name}"], 0, datasets=("ff", "celeb"), shift=shifts[name]
             )
         report(pair, out=tmp_path / "pairs" / method, against="method=a", resamples=100)
-        alone[f"method={method}"] = ps(tmp_path / "pairs" / method)[f"method={method}"]
+        alone[method] = ps(tmp_path / "pairs" / method)[method]
         assert "one comparison in a column, 2 in this table" in " ".join(
             capsys.readouterr().out.split()
         )

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -64,9 +65,9 @@ def test_no_test_loader_is_touched_before_the_choice_and_no_test_image_moves_it(
     runs, loaded = [], []
     original = DataModule.test_loader
 
-    def watched(data: DataModule, *arguments: object) -> DataLoader:
+    def watched(data: DataModule, *arguments: Any, **settings: Any) -> DataLoader:
         loaded.append((runs[-1] / "adapter.safetensors").exists())
-        return original(data, *arguments)  # pyright: ignore[reportArgumentType]
+        return original(data, *arguments, **settings)
 
     monkeypatch.setattr(DataModule, "test_loader", watched)
     for name, tree in zip(("one", "two"), trees, strict=True):
