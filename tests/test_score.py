@@ -314,13 +314,13 @@ def test_crops_of_another_margin_are_said(
     assert "cropped with a margin of 1.0, and the detector was made for 1.3" in caplog.text
 
 
-def test_too_few_scores_are_refused_and_nothing_is_written(
+def test_too_few_scores_are_refused_and_no_run_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score("Moody", tmp_path / "made" / "run", "args.how=none") == 2
     assert "failed" in (error := capsys.readouterr().err)
     assert "coverage=" in error
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["run.scores.csv"]
 
 
 @pytest.mark.parametrize("factory", ["Bright", "Files"])
@@ -342,11 +342,40 @@ def test_logits_that_are_none_are_said(tmp_path: Path, caplog: pytest.LogCapture
     assert "declare output=score" in caplog.text
 
 
-def test_a_constant_score_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_constant_score_of_different_images_is_a_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["size=8", "output=probability", "higher=fake"]
-    assert score("constant", tmp_path / "run", *words) == 0
+    assert score("constant", tmp_path / "run", *words) == 2
+    assert "the same score, so they count as failed" in caplog.text
+    assert "have a score (the others:" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert score("constant", tmp_path / "run", *words, "coverage=as_chance") == 0
     assert values(tmp_path / "run")["auc"] == 0.5
-    assert "All frames of folder have the same score" in caplog.text
+
+
+def test_refused_scores_are_kept_for_an_import(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert score("Moody", run, "args.how=none", "coverage=refuse") == 2
+    kept = tmp_path / "run.scores.csv"
+    assert str(kept) in "".join(capsys.readouterr().err.split("\n"))
+    before = kept.read_text()
+    assert score("Moody", run, "args.how=none", "coverage=refuse") == 2
+    assert kept.read_text() == before
+    assert (tmp_path / "run.scores2.csv").read_text() == before
+    assert score("Moody", run, "args.how=none", "coverage=exclude") == 0
+    words = ["scale=logit", "higher=fake", "coverage=exclude", f"out={tmp_path / 'again'}"]
+    assert main(["import", f"scores={kept}", *DATA[:2], *words]) == 0
+    assert values(tmp_path / "again") == pytest.approx(values(run))
+
+
+def test_seeds_of_a_detector_are_seeds_of_a_row(place: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        assert score("Bright", tmp_path / "runs" / str(seed), f"seed={seed}") == 0
+        assert Run(tmp_path / "runs" / str(seed)).record()["seed"] == seed
+    assert main(["report", f"runs={tmp_path / 'runs'}"]) == 0
 
 
 def test_a_detector_that_always_fails_ends_early(

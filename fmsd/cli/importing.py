@@ -24,7 +24,7 @@ OF_WEIGHTS = ("format", "backbone")
 
 OF_SCORES = (
     "data", "protocol", "suite", "scale", "higher", "columns", "level", "by", "root", "size",
-    "labels", "coverage",
+    "labels", "coverage", "seed",
 )  # fmt: skip
 """Keys and groups for `scores=` alone."""
 
@@ -59,7 +59,7 @@ def import_scores(config: DictConfig, command: list[str]) -> None:
     from fmsd.metrics.score_scale import HIGHER, SCALES
     from fmsd.tasks import import_scores as task
 
-    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, list(OF_SCORES[3:])))
+    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, list(OF_SCORES[3:-1])))
     if config.data is None or "_target_" not in config.data:
         raise InputError(
             "fmsd import scores=FILE needs the data that the scores are of", "give data=NAME"
@@ -93,6 +93,7 @@ def import_scores(config: DictConfig, command: list[str]) -> None:
         command=command,
         overrides=task_overrides(),
         label=config.label,
+        seed=config.seed,
     )
 
 

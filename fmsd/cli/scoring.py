@@ -63,6 +63,7 @@ def score(config: DictConfig, folder: Path, command: list[str]) -> int:
             overrides=overrides,
             label=config.label,
             coverage=config.coverage,
+            seed=config.seed,
         )
     except DetectorError as error:
         print_error(error)

@@ -46,6 +46,7 @@ def write_external_run(
     overrides: Sequence[str] = (),
     coverage: str | None = None,
     cost: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> Run:
     """Writes the folder of a run of an external detector: all at once, or nothing.
 
@@ -64,13 +65,14 @@ def write_external_run(
         overrides: of the command line.
         coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
         cost: further keys of the record: `seconds`, `parameters`, `device`.
+        seed: of the detector; equal ones but for the seed are one row of a report.
 
     Raises:
         InputError: the folder holds a run, or the scores give no metric.
     """
     with claimed_run(folder, config) as run:
         fill_external_run(
-            run, data, scores, external, command, label, levels, overrides, coverage, cost
+            run, data, scores, external, command, label, levels, overrides, coverage, cost, seed
         )
     return run
 
@@ -109,12 +111,13 @@ def fill_external_run(
     overrides: Sequence[str] = (),
     coverage: str | None = None,
     cost: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> pl.DataFrame:
     """Writes the files of a run whose folder was claimed, and returns its results.
 
     Arguments and errors are those of `write_external_run`.
     """
-    record = external_record(external, data, levels, label)
+    record = external_record(external, data, levels, label, seed)
     parts = {
         name: with_expected(
             external_predictions(manifest, scores[name]), manifest, data.absent[name]
@@ -183,7 +186,11 @@ def external_predictions(manifest: Manifest, scores: pl.DataFrame) -> pl.DataFra
 
 
 def external_record(
-    external: Mapping[str, Any], data: DataModule, levels: Sequence[str], label: str | None
+    external: Mapping[str, Any],
+    data: DataModule,
+    levels: Sequence[str],
+    label: str | None,
+    seed: int,
 ) -> dict[str, Any]:
     """The entries of `run.json` that do not follow from the command line alone."""
     trained = {
@@ -204,7 +211,7 @@ def external_record(
         "stamps": protocol_stamps(data, trained | {"size": external.get("size")}, overlap, levels),
         "overlap": overlap,
         "choices": {},
-        "seed": 0,
+        "seed": seed,
         "manifests": {"test": manifest_records(data.tests)},
         "suite": data.selection.suite,
         "skipped": data.skipped,

@@ -79,15 +79,15 @@ def check_polarity(
         path: the file, for messages.
 
     Raises:
-        InputError: the whole interval of the AUC over videos lies below 0.5 on every dataset with
-            enough videos, and `higher` is None; or too few frames have a score.
+        InputError: the whole interval of the AUC over videos lies below 0.5 on a dataset, and
+            `higher` is None; or too few frames have a score.
     """
     rankings = rank_datasets(scores, data, coverage)
     inverted = {name: each for name, each in rankings.items() if each.is_inverted}
     certain = [name for name, each in rankings.items() if each.interval is not None]
     below = {name: each for name, each in rankings.items() if each.auc < 0.5}
     found = ", ".join(f"{each} on {name}" for name, each in (inverted or below).items())
-    if inverted and len(inverted) == len(certain) and higher is None:
+    if inverted and higher is None:
         raise InputError(
             f"The scores of {path} rank fakes below reals (video AUC {found})",
             "give higher=real if a high score means real there, or higher=fake to keep them",

@@ -6,11 +6,11 @@ A complete detector, in the file `mine.py` of the working folder:
     from torch import nn
 
     class Detector(nn.Module):
-        size = 224                      # side of the square images that it is called with
-        mean = [0.485, 0.456, 0.406]    # with std; without both it is called with bytes, 0 to 255
+        size = 224  # side of the square images that it is called with
+        mean = [0.485, 0.456, 0.406]  # with std; without both it is called with bytes, 0 to 255
         std = [0.229, 0.224, 0.225]
-        output = "logit"                # or "probability", or "score": any number
-        higher = "fake"                 # what a higher output means; or "real"
+        output = "logit"  # or "probability", or "score": any number
+        higher = "fake"  # what a higher output means; or "real"
 
         def __init__(self, weights: str) -> None:
             super().__init__()

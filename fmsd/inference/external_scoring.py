@@ -279,25 +279,51 @@ def as_test_scores(
 ) -> dict[str, pl.DataFrame]:
     """The scores of all test datasets as logits of fake, for `write_external_run`.
 
-    As with our own detectors, frames with equal files get one score, and a dataset whose scores
-    differ in nothing but noise of the arithmetic gets one for all.
+    As with our own detectors, frames with equal files get one score, and a dataset whose logits or
+    probabilities differ in nothing but noise of the arithmetic gets one for all.
 
     Args:
         found: by dataset.
         output, higher: see `fmsd.metrics.score_scale.as_logits`.
     """
     values = {name: tied(one.value, one.content) for name, one in found.items()}
+    for name, one in found.items():
+        if is_constant(values[name], one.content):
+            log.warning(
+                "The detector gave all %d frames of %s the same score, so they count as failed.",
+                np.isfinite(values[name]).sum(),
+                name,
+            )
+            values[name] = np.full(len(values[name]), np.nan)
+            found = {**found, name: one._replace(outcome=_with_failures(one.outcome))}
     bounds = score_bounds(list(values.values())) if output == "score" else None
     tables = {}
     for name, one in found.items():
         if output == "score":
-            largest = np.nanmax(np.abs(values[name]), initial=0) or 1.0
-            logit = as_logits(flattened(values[name] / largest) * largest, output, higher, bounds)
+            logit = as_logits(values[name], output, higher, bounds)  # whose zero has no meaning
         else:
             logit = flattened(as_logits(values[name], output, higher))
         column = pl.Series("logit", logit, nan_to_null=True)
         tables[name] = pl.DataFrame([column, pl.Series("outcome", one.outcome), one.content])
     return tables
+
+
+def is_constant(value: Float64[ndarray, " frames"], content: pl.Series) -> bool:
+    """Whether a detector gave different images of a dataset one score.
+
+    Args:
+        value: the scores; NaN where there is none.
+        content: the digests of the files; null where there is none.
+    """
+    known = np.isfinite(value)
+    files = content.filter(pl.Series(known))
+    different = files.drop_nulls().n_unique() + files.null_count()
+    return different > 1 and len(np.unique(value[known])) == 1
+
+
+def _with_failures(outcome: Sequence[str]) -> list[str]:
+    """Outcomes in which nothing is scored."""
+    return [FAILED if each == SCORED else each for each in outcome]
 
 
 def tied(value: Float64[ndarray, " frames"], content: pl.Series) -> Float64[ndarray, " frames"]:

@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from fmsd.metrics.cross_auc import sorted_auc
+from fmsd.metrics.definitions import OURS
 from fmsd.metrics.interval import Draws, ResampledMetric, draw_counts, weighted_metrics
 from fmsd.metrics.video import aggregate_videos
 
@@ -76,7 +77,9 @@ def divides_both_classes(frames: pl.DataFrame, column: str) -> bool:
     return not real.isdisjoint(fake)
 
 
-def split_groups(frames: pl.DataFrame, column: str, video_score: str = "mean") -> dict[str, Group]:
+def split_groups(
+    frames: pl.DataFrame, column: str, video_score: str = "mean", definitions: str = OURS
+) -> dict[str, Group]:
     """The groups of a dataset's videos by the values of a column, sorted.
 
     Where the column divides both classes, the fakes of a group are compared with its own reals,
@@ -84,7 +87,7 @@ def split_groups(frames: pl.DataFrame, column: str, video_score: str = "mean") -
 
     Args:
         frames: scored frames of one dataset; columns video, label, score and the column, as text.
-        video_score: see `fmsd.metrics.video.aggregate_videos`.
+        video_score, definitions: see `fmsd.metrics.video.aggregate_videos`.
     """
     own = divides_both_classes(frames, column)
     parts = {
@@ -94,21 +97,21 @@ def split_groups(frames: pl.DataFrame, column: str, video_score: str = "mean") -
     no_frames, reals = frames.clear(), frames.filter(label=0)
     # by folder, a fake may bear the name of a real video, and then counts as real
     mixed = frames.group_by("video").agg(pl.col("label").n_unique())["label"].max() != 1
-    all_reals = None if own else _scores(reals, video_score)[0]
+    all_reals = None if own else _scores(reals, video_score, definitions)[0]
     groups = {}
     for value in sorted({value for value, _ in parts}):
         own_reals, fakes = (parts.get((value, label), no_frames) for label in (0, 1))
-        real, fake = _scores(pl.concat([own_reals, fakes]), video_score)
+        real, fake = _scores(pl.concat([own_reals, fakes]), video_score, definitions)
         compared = all_reals
         if mixed and not own:
-            compared, fake = _scores(pl.concat([reals, fakes]), video_score)
+            compared, fake = _scores(pl.concat([reals, fakes]), video_score, definitions)
         groups[value] = Group(real, fake, compared)
     return groups
 
 
-def _scores(frames: pl.DataFrame, video_score: str) -> tuple[Scores, Scores]:
+def _scores(frames: pl.DataFrame, video_score: str, definitions: str) -> tuple[Scores, Scores]:
     """The scores of real and of fake videos, in the order of their names."""
-    videos = aggregate_videos(frames, video_score).sort("video")
+    videos = aggregate_videos(frames, video_score, definitions).sort("video")
     real, fake = (videos.filter(label=label)["score"].to_numpy() for label in (0, 1))
     return real, fake
 

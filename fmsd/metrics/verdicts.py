@@ -10,6 +10,7 @@ import polars as pl
 import torch
 
 from fmsd.metrics.decision import validation_scores
+from fmsd.metrics.definitions import OURS
 from fmsd.metrics.operating_points import operating_points
 from fmsd.metrics.ranking import Labels, Scores
 from fmsd.metrics.score_meaning import OperatingPoint, threshold_name, wilson
@@ -54,20 +55,21 @@ def count_verdicts(
     points: Mapping[float, OperatingPoint],
     naming: str = "id",
     video_score: str = "mean",
+    definitions: str = OURS,
 ) -> pl.DataFrame:
     """The right and wrong verdicts on the videos of each dataset, a row per dataset and threshold.
 
     Args:
         predictions: of the test datasets.
         points: the thresholds of videos, see `video_points`.
-        naming, video_score: see `fmsd.metrics.table.compute_results`.
+        naming, video_score, definitions: see `fmsd.metrics.table.compute_results`.
 
     Raises:
         InputError: predictions of one class only, or logits that are not finite.
     """
     rows = []
     for dataset, frames in scores_by_dataset(predictions, naming):
-        score, label = scores_by_level(frames, video_score)["video"]
+        score, label = scores_by_level(frames, video_score, definitions)["video"]
         rows += [
             (
                 *(dataset, threshold_name(rate)),

@@ -19,10 +19,11 @@ GROUP_NAMES: Mapping[str, str] = {
 def dataset_groups(rows: Sequence[Row]) -> dict[str, list[str]]:
     """The unseen and the seen test datasets, by the column of their mean.
 
-    Empty where the training data of a row are unknown.
+    Rows whose training data are unknown do not count; empty where all are unknown.
     """
     trained = {name for row in rows for facts in row.facts().values() for name in facts["train"]}
-    if "unknown" in trained:
+    trained.discard("unknown")
+    if not trained:
         return {}
     datasets = dict.fromkeys(dataset for row in rows for dataset in row.prediction_files)
     groups = {

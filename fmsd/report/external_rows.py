@@ -10,7 +10,8 @@ from fmsd.runs.folder import Run
 def join_external(runs: Sequence[Run], records: Mapping[Run, Mapping[str, Any]]) -> list[list[Run]]:
     """The runs, those of one external detector on different datasets together, the newest first.
 
-    Scores that were imported from several files are of one detector if they have one label.
+    Scores that were imported from several files are of one detector if they have one label, and one
+    scale, polarity and level.
     """
     joined: dict[str, list[tuple[list[Run], set[str]]]] = {}
     for run in sorted(runs, key=lambda one: str(records[one].get("time")), reverse=True):
@@ -21,8 +22,9 @@ def join_external(runs: Sequence[Run], records: Mapping[Run, Mapping[str, Any]])
             continue
         facts = {name: value for name, value in external.items() if name != "levels"}
         words = sorted(word for word in record["overrides"] if word.lstrip("+").startswith("args"))
-        file_alone = external["kind"] == "scores" and label is not None
-        same = json.dumps([label] if file_alone else [label, facts, words], sort_keys=True)
+        if external["kind"] == "scores" and label is not None:  # files differ by dataset
+            facts = {name: external.get(name) for name in ("kind", "scale", "higher", "levels")}
+        same = json.dumps([label, facts, words], sort_keys=True)
         datasets = {*((record.get("manifests") or {}).get("test") or {})}
         rows = joined.setdefault(same, [])
         fitting = next((row for row in rows if row[1].isdisjoint(datasets)), None)

@@ -23,7 +23,9 @@ from fmsd.tables import as_plain_text
 MOST = 50
 """Most groups of a dataset."""
 
-NO_COLUMN = frozenset({"path", "label", "video", "index", "logit", "content", "score"})
+NO_COLUMN = frozenset(
+    {"path", "label", "video", "index", "logit", "content", "score", "outcome", "filled"}
+)
 """Columns of predictions that divide no videos into groups."""
 
 NONE = "(none)"
@@ -112,7 +114,7 @@ def group_results(
             frames = attributes.join(frames)
         frames = _with_text(frames, column, dataset)
         ((_, scored),) = scores_by_dataset(frames, rules["naming"])
-        groups = split_groups(scored, column, rules["video_score"])
+        groups = split_groups(scored, column, rules["video_score"], rules["definitions"])
         threshold = (rules["thresholds"] or {}).get("video")
         cell = tested[row.label, dataset]
         cell.groups = cell.groups or groups

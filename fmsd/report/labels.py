@@ -21,11 +21,10 @@ DETECTOR_WEIGHTS = "adapter.safetensors"
 """The file whose digest tells which run an expert of a merge is."""
 
 
-FOREIGN_KEYS = (
-    *("backbone", "data"),
-    *("args", "takes", "size", "mean", "std", "output", "higher"),
+UNTELLING_KEYS = frozenset(
+    {"out", "device", "seed", "label", "weights", "scores", "detector", "format", "trust"}
 )
-"""Prefixes of the keys that tell foreign runs apart: imported ones, and those of `fmsd score`."""
+"""The first parts of keys that tell no foreign runs apart, or whose value is in their name."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def telling_overrides(record: Mapping[str, Any]) -> list[str]:
     if not is_foreign(record):
         return overrides
     digest = str((record.get("external") or record["imported"]).get("sha256") or "")[:8]
-    own = [text for text in overrides if override_key(text).startswith(FOREIGN_KEYS)]
+    own = [text for text in overrides if override_key(text).split(".")[0] not in UNTELLING_KEYS]
     return [*own, *([f"sha256={digest}"] if digest else [])]
 
 

@@ -4,6 +4,7 @@ import functools
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -126,7 +127,13 @@ def resample_rows(
         known = meanings(row, rules["video_score"]) if verdicts or statistics else None
         meaning = known["video"] if known else None
         if verdicts and meaning is not None:
-            part = count_verdicts(frames, meaning.points, rules["naming"], rules["video_score"])
+            part = count_verdicts(
+                frames,
+                meaning.points,
+                rules["naming"],
+                rules["video_score"],
+                rules["definitions"],
+            )
             counted.append(part.with_columns(**seed))
         if forgery_metrics:
             domains.append(forgeries.with_columns(**seed))
@@ -137,7 +144,7 @@ def resample_rows(
         if paired or statistics:
             _add_videos(videos, row, dataset, frames, meaning)
         if row.label in curves_of and (row.label, dataset) not in scores:
-            data = _curve_data(frames, rules["naming"], rules["video_score"])
+            data = _curve_data(frames, rules)
             if not row.measurable(["ece"]):
                 data = replace(data, reliability=None)
             scores[row.label, dataset] = data
@@ -205,10 +212,10 @@ def _add_videos(
     """Adds a test to the statistics of videos; after the last one of a row, its pairs of tests."""
     rules = row.scoring_rules(dataset)
     ((_, scored),) = scores_by_dataset(frames, rules["naming"])
-    table = aggregate_videos(scored, rules["video_score"]).sort("video")
+    table = aggregate_videos(scored, rules["video_score"], rules["definitions"]).sort("video")
     score = torch.from_numpy(table["score"].to_numpy(writable=True))
     label = torch.from_numpy(table["label"].cast(pl.Int64).to_numpy(writable=True))
-    videos.add(row, dataset, scored, (score, label), rules["video_score"], meaning)
+    videos.add(row, dataset, scored, (score, label), rules, meaning)
     if dataset == list(row.prediction_files)[-1]:
         videos.end_row(row)
 
@@ -278,10 +285,10 @@ def _split_forgeries(
         yield from _if_sufficient(f"{dataset}/{domain}", selected, part)
 
 
-def _curve_data(frames: pl.DataFrame, naming: str, video_score: str) -> CurveData:
+def _curve_data(frames: pl.DataFrame, rules: Mapping[str, Any]) -> CurveData:
     """The scores of one dataset's frames and videos."""
-    ((_, table),) = scores_by_dataset(frames, naming)
-    ranked = scores_by_level(table, video_score)
+    ((_, table),) = scores_by_dataset(frames, rules["naming"])
+    ranked = scores_by_level(table, rules["video_score"], rules["definitions"])
     domains = {
         str(name): part["score"].to_numpy()
         for (name,), part in table.group_by("domain", maintain_order=True)

@@ -65,7 +65,7 @@ class VideoCollector:
         dataset: str,
         frames: pl.DataFrame,
         videos: tuple[Scores, Labels],
-        video_score: str,
+        rules: Mapping[str, Any],
         meaning: ScoreMeaning | None,
     ) -> None:
         """Adds a test.
@@ -73,7 +73,7 @@ class VideoCollector:
         Args:
             frames: its scored frames, see `fmsd.metrics.table.scores_by_dataset`.
             videos: score and label of its videos, in the order of their names.
-            video_score: see `fmsd.metrics.video.aggregate_videos`.
+            rules: see `fmsd.report.rows.Row.scoring_rules`.
             meaning: what scores of videos mean by the validation data of the run, where known.
         """
         score, label = (values.numpy() for values in videos)
@@ -86,7 +86,9 @@ class VideoCollector:
             return
         self.classes[dataset] = real, fake
         test = {"run": row.label, "seed": row.seed, "dataset": dataset}
-        for domain, group in split_groups(frames, "domain", video_score).items():
+        for domain, group in split_groups(
+            frames, "domain", rules["video_score"], rules["definitions"]
+        ).items():
             if len(group.fake):
                 found = placements(group.compared, group.fake)
                 self.forgeries.append(
@@ -94,7 +96,9 @@ class VideoCollector:
                     | {"domain": domain, "auc": found.auc, "variance": found.variance}
                     | {"reals": len(group.compared), "fakes": len(group.fake)}
                 )
-        threshold = (row.scoring_rules(dataset)["thresholds"] or {}).get("video")
+        if not row.measurable(["acc"]):  # numbers without a scale have no threshold
+            return
+        threshold = (rules["thresholds"] or {}).get("video")
         curve = risk_coverage(score, label, 0.5 if threshold is None else threshold)
         self.selective.append(
             test
@@ -106,7 +110,9 @@ class VideoCollector:
 
     def end_row(self, row: Row) -> None:
         """Compares the datasets of a row with each other, after its last test."""
-        if len(self.classes) > 1:
+        # each run maps scores without a scale to logits of its own
+        comparable = len(row.runs) == 1 or row.measurable(["acc"])
+        if len(self.classes) > 1 and comparable:
             pair = list(self.classes), cross_auc(self.classes)
             self.crossed.setdefault(row.label, []).append(pair)
         self.classes = {}
@@ -128,10 +134,12 @@ class VideoCollector:
 
 
 def _mean_cross(parts: list[tuple[list[str], CrossAuc]]) -> tuple[list[str], CrossAuc]:
-    """The mean over the seeds that were tested on the datasets of the first one."""
-    datasets = parts[0][0]
-    alike = [found for names, found in parts if names == datasets]
-    return datasets, CrossAuc(
-        np.mean([found.matrix for found in alike], axis=0),
-        np.mean([found.pooled for found in alike], axis=0),
-    )
+    """The mean over the seeds, of the datasets that all of them were tested on."""
+    first, _ = parts[0]
+    datasets = [name for name in first if all(name in names for names, _ in parts)]
+    matrices, pooled = [], []
+    for names, found in parts:
+        places = [names.index(name) for name in datasets]
+        matrices.append(found.matrix[np.ix_(places, places)])
+        pooled.append(found.pooled[places])
+    return datasets, CrossAuc(np.mean(matrices, axis=0), np.mean(pooled, axis=0))

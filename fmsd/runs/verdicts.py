@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.metrics.coverage import cover, policy
+from fmsd.metrics.definitions import OURS
 from fmsd.metrics.verdicts import count_verdicts, video_points
 from fmsd.runs.folder import VALIDATION, Run
 from fmsd.runs.predictions import read_predictions
@@ -41,6 +42,7 @@ def run_verdicts(
             video_points(validation, facts["video_score"]),
             facts["naming"],
             facts["video_score"],
+            facts.get("definitions", OURS),
         )
         for dataset, facts in tests.items()
     )

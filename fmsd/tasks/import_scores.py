@@ -65,6 +65,7 @@ def import_scores(
     command: Sequence[str],
     overrides: Sequence[str],
     label: str | None = None,
+    seed: int = 0,
 ) -> Run:
     """Writes the folder of a run with the scores of a file: all at once, or nothing.
 
@@ -76,6 +77,7 @@ def import_scores(
         command: the command line.
         overrides: of the command line.
         label: the name of the row in reports; None for that of the file.
+        seed: of the training whose scores they are.
 
     Raises:
         InputError: the file cannot be read, its keys or scores are not certain, it has other labels
@@ -104,6 +106,7 @@ def import_scores(
             levels=("video",) if matching.reading.level == "video" else ("frame", "video"),
             overrides=overrides,
             coverage=settings.coverage,
+            seed=seed,
         )
     print_auc_table(table, f"AUC of {label or printable(path.name)}", cost_line(run.record()))
     print_place(f"The imported scores lie in {folder}", folder)

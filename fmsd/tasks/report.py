@@ -244,7 +244,8 @@ def report_forgeries(
     print_tables(forgeries.tables.values(), len(rows), runs)
     if out is not None:
         write_tables(out, FILES["domain"], forgeries.tidy, forgeries.tables.values())
-        style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
+        if forgeries.tables["video"].cells:
+            style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
         print_place(f"The tables lie in {out}", out)
     return forgeries.tidy
 

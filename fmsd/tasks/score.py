@@ -1,21 +1,30 @@
 """fmsd score: a detector of other code under our test protocol; its scores become a run."""
 
+import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from fmsd.atomic import atomic
 from fmsd.console import print_place, print_table
 from fmsd.data.extraction.crops import Recipe
 from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.external_run import claimed_run, fill_external_run
 from fmsd.engine.scoring import check_expected
+from fmsd.errors import InputError
 from fmsd.inference.external_detector import ExternalDetector
-from fmsd.inference.external_scoring import CarefulScorer, as_test_scores, score_frames
+from fmsd.inference.external_scoring import (
+    CarefulScorer,
+    FrameScores,
+    as_test_scores,
+    score_frames,
+)
 from fmsd.metrics.coverage import COUNTS
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.folder import Run
@@ -33,6 +42,7 @@ def score(
     overrides: Sequence[str],
     label: str | None = None,
     coverage: str | None = None,
+    seed: int = 0,
 ) -> Run:
     """Scores the test datasets with a detector of other code; writes the folder of a run.
 
@@ -46,6 +56,7 @@ def score(
         overrides: of the command line.
         label: the name of the row in reports; None for the detector's name.
         coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
+        seed: with which it was made.
 
     Raises:
         InputError: the folder holds a run, the data cannot be used, or too few frames have a score.
@@ -65,17 +76,20 @@ def score(
         }
         scorer.check()
         scores = as_test_scores(found, declared.output, declared.higher)
-        table = fill_external_run(
-            run,
-            data,
-            scores,
-            external,
-            command,
-            label,
-            overrides=overrides,
-            coverage=coverage,
-            cost={"seconds": round(time.monotonic() - start, 1), **detector.cost()},
-        )
+        cost = {"seconds": round(time.monotonic() - start, 1), **detector.cost()}
+        with keeping_scores(data, found, folder):
+            table = fill_external_run(
+                run,
+                data,
+                scores,
+                external,
+                command,
+                label,
+                overrides=overrides,
+                coverage=coverage,
+                cost=cost,
+                seed=seed,
+            )
     record = run.record()
     print_outcomes(table)
     print_auc_table(table, f"AUC of {label or about['detector']}", cost_line(record))
@@ -101,6 +115,44 @@ def warn_of_other_margins(data: DataModule, margin: float | None) -> None:
                 margin,
                 margin,
             )
+
+
+@contextlib.contextmanager
+def keeping_scores(
+    data: DataModule, found: Mapping[str, FrameScores], folder: Path
+) -> Iterator[None]:
+    """If the block refuses the scores, writes them beside the run, as `fmsd import` takes them.
+
+    They took a pass over all images, and a refusal may ask for another `coverage=` only.
+
+    Raises:
+        InputError: that of the block, with the place of the scores.
+    """
+    try:
+        yield
+    except InputError as error:
+        names = (
+            f"{folder.name}.scores{'' if count == 1 else count}.csv" for count in itertools.count(1)
+        )
+        path = next(place for name in names if not (place := folder.with_name(name)).exists())
+        lists = [
+            pl.DataFrame(
+                {
+                    "dataset": [name] * len(one.value),
+                    "path": data.tests[name].table["path"],
+                    "score": pl.Series(one.value, nan_to_null=True).cast(pl.String),
+                    "outcome": one.outcome,
+                }
+            ).select("dataset", "path", pl.coalesce("score", "outcome").alias("score"))
+            for name, one in found.items()
+        ]
+        with atomic(path) as partial:
+            pl.concat(lists).write_csv(partial)
+        raise InputError(
+            error.message,
+            f"{error.remedy}; the scores are kept in {path}, which fmsd import takes as scores=, "
+            "with this data and the scale= and higher= of the detector",
+        ) from error
 
 
 def print_outcomes(table: pl.DataFrame) -> None:

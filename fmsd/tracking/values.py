@@ -9,6 +9,7 @@ import torch
 from fmsd.figures.curves import roc_rates
 from fmsd.figures.simplify import simplify_line
 from fmsd.metrics.coverage import cover, policy
+from fmsd.metrics.definitions import OURS
 from fmsd.metrics.table import with_scores
 from fmsd.metrics.video import aggregate_videos, group_by_folder
 from fmsd.runs.folder import CORRUPTIONS, Run, read_results
@@ -97,7 +98,7 @@ def roc_tables(run: Run, datasets: Collection[str]) -> dict[str, pl.DataFrame]:
             items = (
                 frames
                 if facts["level"] == "frame"
-                else aggregate_videos(frames, facts["video_score"])
+                else aggregate_videos(frames, facts["video_score"], facts.get("definitions", OURS))
             )
             level = pl.lit(facts["level"]).alias("level")
             parts.setdefault(dataset, []).append(roc_table(items).select(level, pl.all()))

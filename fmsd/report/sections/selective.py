@@ -33,7 +33,7 @@ def selective_section(overview: Overview) -> Section | None:
             threshold = thresholds.get((label, dataset))
             cut = 0.5 if threshold is None else threshold
             curve = None
-            if line is not None:
+            if line is not None and (label, dataset) in thresholds:
                 score, truth = line.videos
                 curve = risk_coverage(score.numpy(), truth.numpy(), cut)
             curves.append(curve)
