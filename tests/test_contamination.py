@@ -4,6 +4,7 @@ or mirrored; and nothing else.
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,19 @@ def test_real_faces_of_different_persons_are_no_duplicates(
     report = json.loads(out.read_text())
     assert report["frames"]["train"] * report["frames"]["test"] > 10**6
     assert report["videos"] == []
+
+
+def test_a_manifest_outside_of_its_folder_is_no_clean_bill(tmp_path: Path) -> None:
+    for root, split in (("a", "train"), ("b", "test")):
+        grow(tmp_path / root, split, range(3))
+        manifest(tmp_path / root)
+    shutil.move(tmp_path / "a" / "manifest.parquet", tmp_path / "manifest.parquet")
+    words = [
+        f"train={tmp_path / 'manifest.parquet'}",
+        f"test={tmp_path / 'b' / 'manifest.parquet'}",
+    ]
+    assert main(["doctor", *words, f"out={tmp_path / 'found.json'}"]) == 1
+    findings = json.loads((tmp_path / "found.json").read_text())["findings"]
+    (unread,) = (finding for finding in findings if finding["id"] == "unreadable_files")
+    assert unread["severity"] == "fatal"
+    assert "in its own folder" in unread["remedy"]

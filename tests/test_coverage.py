@@ -480,7 +480,7 @@ def test_differences_are_paired_only_between_the_same_videos(tmp_path: Path) -> 
     write_covered(runs / "videos", "b", partial(1))
     write_covered(runs / "filled", "c", partial(1), "as_real")
     rows = {row.label: row for row in load_rows(runs)}
-    identities = {label[-1]: row.video_identity("ff") for label, row in rows.items()}
+    identities = {label[-1]: row.ranked_identity("ff", "video") for label, row in rows.items()}
     assert identities["d"] == identities["a"] == identities["c"] != identities["b"]
     report(runs, out=tmp_path / "out", against="method=fmsd", resamples=50, differ=["coverage"])
     text = (tmp_path / "out/results.md").read_text()

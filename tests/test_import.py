@@ -290,7 +290,7 @@ def test_a_report_marks_that_the_trainings_of_two_imports_differ(
     assert "0.00 %" not in html[html.index('id="cost"') : html.index('id="protocol"')]
     page = (tmp_path / "report" / "results.md").read_text()
     for digest in (one, other):
-        assert f"train unknown {digest[:12]}" in page
+        assert f"sha256 {digest[:8]}" in page
 
 
 def test_an_adapter_without_a_base_needs_every_tensor(run: Path, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_imported_detectors_stand_beside_trainings_with_marks(tmp_path: Path) ->
     rows = pl.read_csv(tmp_path / "out" / "results.csv")["run"].unique().to_list()
     assert {f"imported Effort, sha256 {letter * 8}" for letter in "ab"} < {*rows}
     text = (tmp_path / "out" / "results.md").read_text()
-    assert "size 256, selection unknown, augment unknown, train unknown" in text
+    assert "training not known, size 256" in text
     shutil.rmtree(tmp_path / "other")
     rows = [row.label for row in load_rows(tmp_path)]
     assert "imported Effort" in rows

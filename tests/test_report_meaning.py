@@ -70,7 +70,7 @@ def test_verdicts_of_runs_and_evaluations_have_one_cell_each(runs: Path, tmp_pat
             ]
             points = video_points(frames("dfdc", (), 7 + seed, 1.5))
             expected = count_verdicts(pl.concat(map(pl.read_parquet, files)), points)
-            expected = expected.filter(at="fpr5")
+            expected = expected.filter(at="fpr10")  # fpr5 has too few reals
             ends = (expected[f"{kind}_{part}"] for part in ("rate", "low", "high"))
             assert cells == [
                 f"{rate:.3f} [{low:.3f}, {high:.3f}]" for rate, low, high in zip(*ends, strict=True)

@@ -109,9 +109,7 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
         names = [name for name in names if name != COVERAGE]  # remarks have it
         every = [facts for facts, _ in groups.values()]
         for facts, group in groups.values() if names else ():
-            meaning = ", ".join(
-                f"{name} {shorten_fact(differing_part(name, facts, every), 160)}" for name in names
-            )
+            meaning = describe_facts(names, facts, every)
             letter = letters.setdefault(meaning, _letter(len(letters)))
             for row in group:
                 cells.setdefault((row.label, dataset, level), set()).add(letter)
@@ -128,6 +126,23 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
     )
 
 
+def describe_facts(names: Sequence[str], facts: StampFacts, every: Sequence[StampFacts]) -> str:
+    """Facts of a protocol for a note; of an unknown training in three words.
+
+    Args:
+        names: of the facts that differ within a column.
+        every: the facts of all results of the column.
+    """
+    parts = []
+    if "unknown" in facts.get("train", {}):
+        parts = ["training not known"]
+        names = [name for name in names if name not in TRAINING_FACTS]
+    for name in names:
+        value = differing_part(name, facts, every)
+        parts.append(f"{name} {'not known' if value is None else shorten_fact(value, 160)}")
+    return ", ".join(parts)
+
+
 def own_facts(rows: Sequence[Row]) -> tuple[str, ...]:
     """The facts in which a merge, or a detector of unknown training among the rows, may differ."""
     if any({"imported", "external"} & row.record.keys() for row in rows):
@@ -142,6 +157,8 @@ def _incomparable(
 
     Each fact is shown by the first results that differ in it from the first of the column.
     """
+    if list(forbidden) == [COVERAGE]:  # complete results stand beside any policy
+        groups = {key: group for key, group in groups.items() if COVERAGE in group[0]}
     (facts, (row, *_)), *others = groups.values()
     every = [one for one, _ in groups.values()]
     found: dict[int, list[str]] = {}

@@ -38,7 +38,7 @@ def baseline_table(
 
     def identities(label: str, dataset: str) -> set[tuple[str, str] | None]:
         return {
-            row.video_identity(dataset) if dataset in row.prediction_files else None
+            row.ranked_identity(dataset, table.level) if dataset in row.prediction_files else None
             for row in rows
             if row.label == label
         }
@@ -75,7 +75,8 @@ def baseline_table(
     number = max((len(values) for values in samples.values()), default=0)
     return with_caption(
         differences,
-        f"{method}{_comparisons(differences, holm, number)}; - where the videos are not the same",
+        f"{method}{_comparisons(differences, holm, number)}; "
+        f"- where the {table.level}s are not the same",
     )
 
 

@@ -145,7 +145,7 @@ def resample_rows(
             _add_videos(videos, row, dataset, frames, meaning)
         if row.label in curves_of and (row.label, dataset) not in scores:
             data = _curve_data(frames, rules)
-            if not row.measurable(["ece"]):
+            if not row.measurable(["ece"]) or "frame" not in row.levels_of(dataset):
                 data = replace(data, reliability=None)
             scores[row.label, dataset] = data
     return Resamples(

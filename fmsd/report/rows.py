@@ -123,18 +123,23 @@ class Row:
         """The protocol stamps of the results on a dataset."""
         return self.results.filter(dataset=dataset)["stamp"].unique(maintain_order=True).to_list()
 
-    def video_identity(self, dataset: str) -> tuple[str, str]:
-        """What identifies the videos that are ranked, and the rule that groups frames into them.
+    def ranked_identity(self, dataset: str, level: str) -> tuple[str, str]:
+        """What identifies the videos or frames that are ranked, and the rule that groups frames.
 
-        The former is the digest of the dataset's frames; where the coverage leaves videos out, or
-        adds those without a frame, also that of the videos.
+        The former is the digest of the dataset's frames; where the coverage leaves some out, or
+        adds videos without a frame, also that of what is ranked.
         """
         facts = self.facts()[self.stamps_of(dataset)[0]]
         frames = facts["manifest"]
         if "coverage" in facts:
             expected = self._expected_frames(dataset)
-            ranked = cover(expected, policy(facts))["video"].unique().sort()
-            if not ranked.equals(framed(expected)["video"].unique().sort()):
+            columns = ("video", "path") if level == "frame" else ("video",)
+            key = pl.concat_str(columns, separator="\n")
+            ranked, whole = (
+                part.select(key.unique().sort()).to_series()
+                for part in (cover(expected, policy(facts)), framed(expected))
+            )
+            if not ranked.equals(whole):
                 frames += hashlib.sha256("\n".join(ranked).encode()).hexdigest()
         return frames, facts["naming"]
 

@@ -1,7 +1,6 @@
 """fmsd score: a detector of other code under our test protocol; its scores become a run."""
 
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from fmsd.data.extraction.crops import Recipe
 from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.external_run import claimed_run, fill_external_run
+from fmsd.engine.imported_scores import rank_datasets
 from fmsd.engine.scoring import check_expected
 from fmsd.errors import InputError
 from fmsd.inference.external_detector import ExternalDetector
@@ -92,6 +92,7 @@ def score(
             )
     record = run.record()
     print_outcomes(table)
+    warn_of_inversion(scores, data, coverage)
     print_auc_table(table, f"AUC of {label or about['detector']}", cost_line(record))
     print_place(f"The scores lie in {folder}", folder)
     return run
@@ -131,9 +132,8 @@ def keeping_scores(
     try:
         yield
     except InputError as error:
-        names = (
-            f"{folder.name}.scores{'' if count == 1 else count}.csv" for count in itertools.count(1)
-        )
+        numbers = ("", *map(str, range(2, 1000)))
+        names = (f"{folder.name}.scores{number}.csv" for number in numbers)
         path = next(place for name in names if not (place := folder.with_name(name)).exists())
         lists = [
             pl.DataFrame(
@@ -153,6 +153,20 @@ def keeping_scores(
             f"{error.remedy}; the scores are kept in {path}, which fmsd import takes as scores=, "
             "with this data and the scale= and higher= of the detector",
         ) from error
+
+
+def warn_of_inversion(
+    scores: Mapping[str, pl.DataFrame], data: DataModule, coverage: str | None
+) -> None:
+    """Warns of datasets on which the whole interval of the AUC over videos lies below 0.5."""
+    rankings = rank_datasets(scores, data, coverage)
+    inverted = [f"{each} on {name}" for name, each in rankings.items() if each.is_inverted]
+    if inverted:
+        log.warning(
+            "The detector ranks fakes below reals (video AUC %s): if a high output of it means "
+            "real, declare higher=real.",
+            ", ".join(inverted),
+        )
 
 
 def print_outcomes(table: pl.DataFrame) -> None:

@@ -33,6 +33,10 @@ TRIM_PAIRS = (
 """The trims of a training and a test image whose hashes are compared: either may be the crop."""
 
 
+MOST_UNREAD = 0.5
+"""Share of the images of a side that may be unreadable; with more, nothing is known of it."""
+
+
 @dataclass(frozen=True)
 class Contamination:
     """What training and test frames have in common.
@@ -46,12 +50,14 @@ class Contamination:
             share a frame, and of all.
         flat: number of images that show nothing and are compared by their bytes alone, by side.
         unread: path and error of images that cannot be read.
+        mostly_unread: whether these are more than `MOST_UNREAD` of the images of a side.
     """
 
     videos: pl.DataFrame
     datasets: pl.DataFrame
     flat: dict[str, int]
     unread: list[str]
+    mostly_unread: bool
 
 
 def find_contamination(train: pl.DataFrame, test: pl.DataFrame, workers: int) -> Contamination:
@@ -84,6 +90,10 @@ def find_contamination(train: pl.DataFrame, test: pl.DataFrame, workers: int) ->
             for frames in sides.values()
             for path, error in frames.drop_nulls("error").select("path", "error").iter_rows()
         ],
+        any(
+            frames.height - frames["error"].null_count() > MOST_UNREAD * frames.height
+            for frames in sides.values()
+        ),
     )
 
 
@@ -293,9 +303,10 @@ def contamination_findings(found: Contamination) -> list[Finding]:
         Finding(
             "unreadable_files",
             "unreadable files",
-            "warning",
+            "fatal" if found.mostly_unread else "warning",
             found.unread,
-            "restore them from the dataset: they were compared with nothing",
+            "restore them from the dataset, for they were compared with nothing; the frames of a "
+            "manifest are looked for in its own folder",
         ),
         Finding(
             "flat_images", "flat images", "note", flat, "they are compared by their bytes alone"

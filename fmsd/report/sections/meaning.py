@@ -9,10 +9,12 @@ import polars as pl
 from fmsd.metrics.score_meaning import (
     DEFAULT_AT,
     KINDS,
+    RATES,
     ScoreMeaning,
     format_rate,
     selection_sentence,
     threshold_name,
+    too_few_reals,
 )
 from fmsd.metrics.table import LEVELS
 from fmsd.report import html
@@ -107,6 +109,13 @@ def verdicts_section(overview: Overview) -> Section | None:
     verdicts = overview.resamples.verdicts
     if verdicts.is_empty():
         return None
+    enough = [
+        not too_few_reals(RATES[at], reals)
+        for at, reals in verdicts.select("at", "validation_reals").iter_rows()
+    ]
+    verdicts = verdicts.filter(pl.Series(enough, dtype=pl.Boolean))
+    if verdicts.is_empty():
+        return None
     counts = Counter(row.label for row in overview.rows)
     panes = {}
     thresholds = verdicts["at"].unique(maintain_order=True).to_list()
@@ -118,7 +127,8 @@ def verdicts_section(overview: Overview) -> Section | None:
         "How the verdicts on the test videos would have been, had each run called fake what "
         "scores at least its threshold: fpr5 is the threshold at which at most 5 % of the real "
         "validation videos were called fake. A false positive rate far above that says that the "
-        "threshold does not hold on the dataset. In brackets 95 % intervals over videos.",
+        "threshold does not hold on the dataset. In brackets 95 % intervals over videos. Runs with "
+        "too few real validation videos for a threshold are left out there.",
         "quiet",
     )
     body += html.panes_by_choice(panes, ("threshold", "rate"))
