@@ -252,7 +252,9 @@ def test_a_module_is_normalised_and_does_not_train(place: Path, tmp_path: Path) 
     assert {"brier", "ece", "acc"} <= {*values(tmp_path / "run")}
 
 
-def test_a_detector_that_reads_files_gets_their_paths(place: Path, tmp_path: Path) -> None:
+def test_a_detector_that_reads_files_gets_their_paths(
+    bright: Path, place: Path, tmp_path: Path
+) -> None:
     assert score("Files", tmp_path / "run", "data.batch_size=7") == 0
     table = predictions(tmp_path / "run")
     from fmsd.data.loading.image import read_image
@@ -260,7 +262,7 @@ def test_a_detector_that_reads_files_gets_their_paths(place: Path, tmp_path: Pat
     red = read_image(place / "data" / table["path"][5])[:, :, 0].mean() / 255
     assert 1 / (1 + np.exp(-table["logit"][5])) == pytest.approx(red)
     assert Run(tmp_path / "run").record()["external"]["size"] is None
-    assert table["content"].equals(predictions(place / "runs" / "bright")["content"])
+    assert table["content"].equals(predictions(bright)["content"])
 
 
 def test_the_polarity_turns_the_auc_over(bright: Path, tmp_path: Path) -> None:
