@@ -14,6 +14,7 @@ from PIL import Image
 
 from fmsd.cli.main import main
 from fmsd.data import absent_videos
+from fmsd.data import absent_videos
 from fmsd.data.extraction.faces import Face
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.selection import Selection
@@ -23,14 +24,12 @@ from fmsd.errors import InputError
 from fmsd.metrics.coverage import (
     COUNTS,
     LEAST_SHARE,
-    NO_FRAME,
-    OUTCOMES,
-    SCORED,
     complete_counts,
     counts_by_level,
     cover,
 )
 from fmsd.metrics.table import COLUMNS, compute_results, with_scores
+from fmsd.outcomes import NO_FRAME, OUTCOMES, SCORED
 from fmsd.report.rows import load_rows
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
@@ -216,11 +215,6 @@ def test_stamps_have_the_coverage_only_where_something_has_no_score() -> None:
     default = with_coverage(stamps, tests, None)
     assert default.keys() == with_coverage(stamps, tests, "exclude").keys()
     assert len(default.keys() & found.keys()) == 2
-
-
-def test_words_agree_between_packages() -> None:
-    assert {absent_videos.NO_FACE, absent_videos.UNREADABLE} <= set(OUTCOMES)
-    assert absent_videos.NO_FRAME == NO_FRAME
 
 
 class Bright(Centre):

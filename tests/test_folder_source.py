@@ -81,7 +81,7 @@ def test_other_layouts_name_what_each_level_is(tmp_path: Path) -> None:
             "{split}/{domain}/{video}",
             ["pristine"],
             None,
-            r"None of the folders \['real', 'swap'\] holds real images.*data\.source\.real",
+            r"None of the folders 'real', 'swap' holds real images.*data\.source\.real",
         ),
         ("*/{domain}/{video}", ["real"], None, r"data\.source\.split=train"),
         (

@@ -18,9 +18,9 @@ from fmsd.data.score_keys import Reading
 from fmsd.data.score_matching import Matching, match_scores
 from fmsd.data.score_values import OUTCOME_WORDS
 from fmsd.errors import InputError
-from fmsd.metrics.coverage import OUTCOMES
 from fmsd.metrics.score_scale import as_logits
 from fmsd.metrics.table import compute_results, with_scores
+from fmsd.outcomes import OUTCOMES
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
 from tests.conftest import write_image
@@ -75,7 +75,7 @@ def refusal(capsys: pytest.CaptureFixture[str], tree: Path, file: Path, *words: 
     given = [f"scores={file}", "data=folder", f"data.root={tree}", f"out={out}", *words]
     capsys.readouterr()
     assert main(["import", *given]) == 2
-    assert not out.parent.exists()
+    assert not out.exists()
     (sentence,) = re.findall("^fmsd: .*", capsys.readouterr().err, re.MULTILINE)
     assert sentence.isprintable()
     return sentence
@@ -431,6 +431,8 @@ def test_incomplete_scores(tree: Path, tmp_path: Path, capsys: pytest.CaptureFix
     sentence = refusal(capsys, tree, file)
     assert "have a score" in sentence
     assert "coverage=exclude" in sentence
+    listed = tmp_path / "made" / "run.missing.csv"
+    assert f"{listed} lists the frames without a score" in sentence
     run = imported(tree, file, tmp_path / "run", "coverage=exclude")
     out = capsys.readouterr().out
     assert "\x1b" not in out
@@ -440,6 +442,7 @@ def test_incomplete_scores(tree: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert unmatched["key"].to_list() == ["../../x", "'=1+1", "a\nb", "\x1b[31mred"]
     lacking = table.filter(pl.int_range(pl.len()) % 10 == 3)
     assert set(missing["key"]) == set(lacking["path"])
+    assert listed.read_text() == (run.folder / "missing.csv").read_text()
     predictions = read_predictions(run.folder / "predictions" / "folder.parquet")
     assert predictions.height == table.height
     assert predictions.filter(pl.col("logit").is_null())["outcome"].unique().to_list() == [

@@ -19,9 +19,7 @@ from fmsd.data.score_keys import (
     shown_text,
 )
 from fmsd.errors import InputError
-
-MISSING = "missing"
-"""The outcome of a frame that the file has no score for."""
+from fmsd.outcomes import MISSING, SCORED
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,8 @@ class Matching:
             `outcome`.
         duplicates: the number of rows that repeat the score of another row.
         unmatched: rows without a frame or video: `place`, `key`, `why`.
-        missing: frames, or videos, without a row: `dataset`, `key` (the path, or the id).
+        missing: frames, or videos, without a score: `dataset`, `key` (the path, or the id) and
+            `outcome`, which is `missing` of those without a row.
         disagreements: rows with another label than ours: `place`, `key`, `label`, `ours`; empty
             where the file has no labels.
         labels: the number of labels that were compared.
@@ -85,9 +84,10 @@ def match_scores(
     for name, manifest in tests.items():
         scores[name] = spread_scores(manifest, kept.filter(dataset=name), reading.level)
         what = "path" if reading.level == "frame" else "video"
-        lacking = manifest.table.filter(scores[name]["outcome"] == MISSING)
-        lacking = lacking.select(dataset=pl.lit(name), key=what).unique(maintain_order=True)
-        missing.append(lacking)
+        outcomes = manifest.table.select(dataset=pl.lit(name), key=what).with_columns(
+            scores[name]["outcome"]
+        )
+        missing.append(outcomes.filter(pl.col("outcome") != SCORED).unique(maintain_order=True))
     compared = compare_labels(joined, tests)
     return Matching(
         reading,

@@ -8,16 +8,17 @@ import polars as pl
 
 from fmsd.data.sources.labels import LABEL_DIGITS, LABEL_WORDS
 from fmsd.errors import InputError
+from fmsd.outcomes import FAILED, MISSING, NO_FACE, SCORED, UNREADABLE
 
 log = logging.getLogger(__name__)
 
 OUTCOME_WORDS: Mapping[str, str] = {
-    **dict.fromkeys(("no face", "no_face", "no-face", "noface", "no face found"), "no_face"),
-    **dict.fromkeys(("no face detected", "face not found", "no faces"), "no_face"),
-    **dict.fromkeys(("unreadable", "corrupt", "corrupted"), "unreadable"),
-    **dict.fromkeys(("", "nan", "none", "null", "na", "n/a", "-"), "failed"),
-    **dict.fromkeys(("error", "failed", "fail", "failure"), "failed"),
-    "missing": "missing",
+    **dict.fromkeys(("no face", "no_face", "no-face", "noface", "no face found"), NO_FACE),
+    **dict.fromkeys(("no face detected", "face not found", "no faces"), NO_FACE),
+    **dict.fromkeys(("unreadable", "corrupt", "corrupted"), UNREADABLE),
+    **dict.fromkeys(("", "nan", "none", "null", "na", "n/a", "-"), FAILED),
+    **dict.fromkeys(("error", "failed", "fail", "failure"), FAILED),
+    "missing": MISSING,
 }
 """What may stand in place of a score, in lower case, and the outcome that it means."""
 
@@ -42,7 +43,7 @@ def parse_scores(rows: pl.DataFrame, unit: str, path: Path) -> pl.DataFrame:
     table = table.with_columns(
         score=pl.when(number).then("text").cast(pl.Float64),
         outcome=pl.when(number)
-        .then(pl.lit("scored"))
+        .then(pl.lit(SCORED))
         .otherwise(pl.col("text").str.to_lowercase().replace_strict(OUTCOME_WORDS, default=None)),
     )
     _refuse(

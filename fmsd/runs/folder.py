@@ -53,7 +53,7 @@ from fmsd.metrics.layout import (
     pivot_datasets,
 )
 from fmsd.names import check_name
-from fmsd.quoting import shell_override
+from fmsd.runs.continuation import continuation
 from fmsd.runs.integrity import check_digests, digest_files
 from fmsd.runs.record import CompleteRecord, RunRecord
 from fmsd.runs.validation_features import FEATURES
@@ -169,7 +169,7 @@ class Run:
             if self.config.is_file():
                 raise InputError(
                     f"The run in {self.folder} is not finished (it has no run.json yet)",
-                    f"go on with fmsd train {shell_override('resume', self.folder)}",
+                    continuation(self.folder),
                 )
             raise InputError(
                 f"{self.folder} is not the folder of a trained run (it has no run.json)",
