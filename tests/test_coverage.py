@@ -14,7 +14,6 @@ from PIL import Image
 
 from fmsd.cli.main import main
 from fmsd.data import absent_videos
-from fmsd.data import absent_videos
 from fmsd.data.extraction.faces import Face
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.selection import Selection

@@ -78,7 +78,7 @@ def test_exact_known_words_are_real_unless_others_are_named(tmp_path: Path, real
         "swap": 1,
         "nature": 1,
     }
-    with pytest.raises(InputError, match=rf"\['{real}'\] of .* suggest real images"):
+    with pytest.raises(InputError, match=rf"'{real}' of .* suggest real images"):
         list(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test"))
 
 

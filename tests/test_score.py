@@ -86,6 +86,15 @@ class Moody(Bright):
         return scores[~bad].tolist() if self.how == "short" else scores.numpy()
 
 
+class Single(Bright):
+    """Takes one image at a time."""
+
+    def __call__(self, images):
+        if len(images) > 1:
+            raise ValueError("one at a time")
+        return super().__call__(images)
+
+
 class Outlier(Bright):
     """One image has a score far from all others."""
 
@@ -397,20 +406,18 @@ def test_refused_scores_are_kept_for_an_import(
 @pytest.mark.parametrize(
     ("detector", "given"),
     {
-        "Bright": ["scale=score", "higher=real"],
         "Net": ["scale=logit", "higher=fake"],
         "Files": ["scale=probability", "higher=fake"],
-        "Moody args.how=none": ["scale=logit", "higher=fake"],
-        "Outlier": ["scale=score", "higher=fake"],
+        "Outlier": ["scale=score", "higher=real"],
     }.items(),
 )
 def test_an_import_of_the_written_scores_has_the_same_predictions(
     detector: str, given: list[str], damaged: Path, tmp_path: Path
 ) -> None:
-    factory, *words = [*detector.split(), *given, f"data.root={damaged}"]
+    words = [*given, f"data.root={damaged}"]
     run, again = tmp_path / "run", tmp_path / "again"
-    assert score(factory, run, *words, "coverage=exclude") == 0
-    assert score(factory, tmp_path / "refused", *words, "coverage=refuse") == 2
+    assert score(detector, run, *words, "coverage=exclude") == 0
+    assert score(detector, tmp_path / "refused", *words, "coverage=refuse") == 2
     kept = tmp_path / "refused.scores.csv"
     words = [*given, "coverage=exclude", f"out={again}", "data=folder", f"data.root={damaged}"]
     assert main(["import", f"scores={kept}", *words]) == 0
@@ -418,6 +425,38 @@ def test_an_import_of_the_written_scores_has_the_same_predictions(
     assert one.equals(other)
     assert values(run) == values(again)
     assert values(run, "video") == values(again, "video")
+
+
+def test_what_a_killed_command_leaves_is_begun_anew(
+    bright: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = tmp_path / "left"
+    (left / "predictions").mkdir(parents=True)
+    shutil.copyfile(bright / "config.yaml", left / "config.yaml")
+    (left / "predictions" / "other.parquet").write_text("half")
+    assert main(["verify", f"run={left}"]) == 2
+    assert "give the command again that began it" in " ".join(capsys.readouterr().err.split())
+    assert score("Bright", left, "higher=real") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "unfinished and different from this one in higher; choose another folder" in error
+    assert score("Bright", left) == 0
+    assert {path.name for path in (left / "predictions").iterdir()} == {"folder.parquet"}
+    assert predictions(left).equals(predictions(bright))
+    assert score("Bright", left) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_batch_that_is_tried_again_is_said_once_for_each_dataset(
+    tmp_path: Path, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert score("Single", tmp_path / "run", "data.batch_size=8") == 0
+    said = [each.message for each in caplog.records if "one by one" in each.message]
+    assert said == [
+        "The detector failed on a batch of 8 frames of folder: ValueError: one at a time "
+        f"({MODULE}.py, line {CODE[: CODE.index('one at a time')].count(chr(10)) + 1}). The frames "
+        "of such batches are scored one by one."
+    ]
+    assert predictions(tmp_path / "run").columns[-1] == "content", "all have a score"
 
 
 def test_seeds_of_a_detector_are_seeds_of_a_row(place: Path, tmp_path: Path) -> None:

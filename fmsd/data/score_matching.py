@@ -8,6 +8,7 @@ import polars as pl
 
 from fmsd.checks import check_choice
 from fmsd.data.manifest import Manifest
+from fmsd.data.score_columns import columns_override
 from fmsd.data.score_files import ScoreFile
 from fmsd.data.score_keys import (
     AUTO,
@@ -74,7 +75,7 @@ def match_scores(
     check_choice("level", level, MATCH_LEVELS)
     check_choice("by", by, MATCH_KEYS)
     table = file.table.with_row_index("entry")
-    check_datasets(table, tests, source)
+    check_datasets(file, tests, source)
     reading, found = find_keys(table, tests, source, level, by, root)
     check_single(found, table, tests, file.unit, source, reading)
     joined = found.join(table, on="entry", how="left", maintain_order="left", suffix="_given")
@@ -148,12 +149,13 @@ def with_frames(
     return joined.join(frames, on=["dataset", "row"], how="left", maintain_order="left")
 
 
-def check_datasets(table: pl.DataFrame, tests: Mapping[str, Manifest], source: Path) -> None:
+def check_datasets(file: ScoreFile, tests: Mapping[str, Manifest], source: Path) -> None:
     """Checks that a file that names datasets has some of the tests.
 
     Raises:
         InputError: it has none.
     """
+    table = file.table
     if "dataset" not in table.columns or table["dataset"].is_in(list(tests)).any():
         return
     named = sorted(table["dataset"].unique())
@@ -161,7 +163,8 @@ def check_datasets(table: pl.DataFrame, tests: Mapping[str, Manifest], source: P
     raise InputError(
         f"{source} has scores of {', '.join(map(shown_text, named[:5]))}{more}, and the tests are "
         f"of {', '.join(tests)}",
-        "rename the datasets there, or leave the column out with columns='{dataset: null}'",
+        "rename the datasets there, or if the keys tell them apart, leave the column out with "
+        + columns_override({**file.columns, "dataset": None}),
     )
 
 
@@ -188,7 +191,7 @@ def check_single(
     raise InputError(
         f"The key {shown_text(entry['key'])} in {unit} {entry['place']} of {source} is that of "
         f"several test {reading.level}s: {both}",
-        "give whole paths or ids, a column dataset, or one dataset with data.test=[NAME]",
+        "give whole paths or ids, a column dataset, or one dataset with data.test='[NAME]'",
     )
 
 

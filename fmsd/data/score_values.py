@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from fmsd.data.score_columns import columns_override
 from fmsd.data.sources.labels import LABEL_DIGITS, LABEL_WORDS
 from fmsd.errors import InputError
 from fmsd.outcomes import FAILED, MISSING, NO_FACE, SCORED, UNREADABLE
@@ -59,8 +60,15 @@ def parse_scores(rows: pl.DataFrame, unit: str, path: Path) -> pl.DataFrame:
     return table.drop("text")
 
 
-def parse_labels(table: pl.DataFrame, unit: str, path: Path) -> pl.DataFrame:
-    """The rows with their labels as 0 and 1; null where they are empty."""
+def parse_labels(
+    table: pl.DataFrame, unit: str, path: Path, columns: Mapping[str, str]
+) -> pl.DataFrame:
+    """The rows with their labels as 0 and 1; null where they are empty.
+
+    Args:
+        columns: see `fmsd.data.score_files.ScoreFile`.
+    """
+    leaving_out = columns_override({**columns, "label": None})
     text = pl.col("label").str.strip_chars().str.to_lowercase()
     parsed = table.with_columns(
         parsed=text.replace_strict(LABELS, default=None, return_dtype=pl.Int8)
@@ -68,7 +76,7 @@ def parse_labels(table: pl.DataFrame, unit: str, path: Path) -> pl.DataFrame:
     _refuse(
         parsed.filter(pl.col("parsed").is_null() & (text != "")),
         "label", "label", "which is none of real, fake, 0 and 1", unit, path,
-        "correct it, or leave the labels of the file out with columns='{label: null}'",
+        f"correct it, or leave the labels of the file out with {leaving_out}",
     )  # fmt: skip
     return parsed.drop("label").rename({"parsed": "label"})
 

@@ -153,8 +153,8 @@ def detector(
         )
     except TypeError as error:
         raise InputError(
-            f"The backbone {name!r} does not take one of the arguments {sorted(arguments)} "
-            f"({error})",
+            f"The backbone {name!r} does not take one of the arguments "
+            f"{', '.join(sorted(arguments))} ({error})",
             "correct backbone.NAME=VALUE",
         ) from error
     except MemoryError:

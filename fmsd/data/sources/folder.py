@@ -264,8 +264,8 @@ def _check_names(
             else name_overrides.list_override("data.source.fake", fake)
         )
         raise InputError(
-            f"The names of the folders {_listed(doubtful)} of {root} suggest real images, but they are not "
-            "in data.source.real",
+            f"The names of the folders {_listed(doubtful)} of {root} suggest real images, but "
+            "they are not in data.source.real",
             f"if they are real, give {as_real}; if forgeries, {as_fake}",
         )
     log.info(
