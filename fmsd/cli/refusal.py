@@ -233,6 +233,8 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
             "choose another folder with hydra.run.dir=FOLDER",
         )
     meant = suggestions(key, list(default_values(verb, overrides, key)), groups(verb))
+    if verb in ("score", "import") and key == "output":
+        meant = ["scale", "out"]
     hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
     return InputError(f"There is no config key {key!r}{hint}", f"fmsd {verb} --help shows all keys")
 
