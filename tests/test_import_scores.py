@@ -258,9 +258,7 @@ def test_the_remedies_of_columns_lead_to_an_end(name: str, tmp_path: Path) -> No
             file = read_scores(tmp_path / "a.csv", columns)
             break
         except InputError as error:
-            words = shlex.split(
-                error.remedy[error.remedy.index("columns=") :].partition(" with ")[0]
-            )
+            words = shlex.split(error.remedy[error.remedy.index("columns=") :].partition("; ")[0])
             columns = parse_value(words[0].removeprefix("columns="))
             named = [role for role, column in columns.items() if column == "NAME"]
             columns |= {role: wanted[role] for role in named}
@@ -272,6 +270,9 @@ def test_columns_that_are_values_or_numbers_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a.png,0.5\nb.png,1\n")
     with pytest.raises(InputError, match="if these are values, write a first line such as path,sc"):
+        read_scores(path, {})
+    path.write_text("# of May\npath,score\na,1\n")
+    with pytest.raises(InputError, match="it has # of May; give it a column of keys and one of"):
         read_scores(path, {})
     path.write_text("0,1\nb.png,1\n")
     assert read_scores(path, {"key": 0, "score": 1}).columns == {"key": "0", "score": "1"}

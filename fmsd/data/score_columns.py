@@ -126,15 +126,17 @@ def _without_column(
     """The refusal of a file without a column of a known name for keys or scores."""
     words = COLUMN_WORDS[role]
     message = f"{path} has no column of a known name for the {role}: it has {_listed(header)}"
-    free = [name for name in header if name not in given.values()]
-    if not free:
-        return InputError(message, f"give the file a column {words[0]}")
-    named = columns_override({**given, role: "NAME"})
+    if len({*header}.difference(given.values())) + len(given) < len(REQUIRED):
+        return InputError(
+            message,
+            "give it a column of keys and one of scores, in a CSV file with commas, semicolons or "
+            "tabs between them",
+        )
     values = any(NUMBER.fullmatch(name.strip()) for name in header)
     return InputError(
         message,
         f"{'if these are values, write a first line such as path,score; else ' if values else ''}"
-        f"name it: {named} with NAME one of {_listed(free)}; known are {', '.join(words)}",
+        f"name it: {columns_override({**given, role: 'NAME'})}; known are {', '.join(words)}",
     )
 
 
