@@ -24,7 +24,7 @@
 | `checkpoints/` | `best.ckpt`, and `last.ckpt` and `previous.ckpt` to resume from |
 | `logs/metrics.csv` | training curves |
 | `unmatched.csv` | of imported scores: rows of the file without a test frame |
-| `missing.csv` | of imported scores: test frames, or videos, without a row |
+| `missing.csv` | of imported scores: test frames, or videos, without a score |
 | `label_disagreements.csv` | of imported scores: rows with another label than ours |
 | `error.txt` | of a failed job of a sweep: its error |
 | `wandb/`, `tensorboard/`, `mlflow/` | files of these loggers; a sweep shares one `mlflow/` |
