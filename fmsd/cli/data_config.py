@@ -1,5 +1,6 @@
 """Completes and checks `data` of a composed configuration: paths, sources of test datasets."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import fmsd.cli.resolvers  # noqa: F401  which the configuration files call
 from fmsd.cli.hydra_compat import group_choices
-from fmsd.cli.roots import find_root
+from fmsd.cli.roots import LOOKUP, find_root, is_lost
 from fmsd.cli.suites import check_suite
 from fmsd.data.name_overrides import as_names
 from fmsd.errors import InputError
 from fmsd.package_files import EMBEDDED
 from fmsd.paths import expand_home
+
+log = logging.getLogger(__name__)
 
 
 def make_paths_absolute(data: DictConfig) -> None:
@@ -46,15 +49,28 @@ def add_test_sources(data: DictConfig) -> None:
             continue
         if name not in group_choices("data"):
             continue  # the data's own source must list it
-        given = ["data.root=null"] if data.roots.get(name) else []  # what is set is not looked at
-        other = OmegaConf.to_container(
-            hydra.compose("train", overrides=[f"data={name}", *given]).data, resolve=True
-        )
+        other = hydra.compose("train", overrides=[f"data={name}"]).data
+        if data.roots.get(name) or _warn_of_lost_root(name, other):
+            other.root = None  # what is set elsewhere is not looked at
+        other = OmegaConf.to_container(other, resolve=True)
         if isinstance(other, dict):
             with open_dict(data):
                 data.others[name] = other["source"]
                 data.roots[name] = data.roots.get(name) or default_root(other)
     make_paths_absolute(data)
+
+
+def _warn_of_lost_root(name: str, data: DictConfig) -> bool:
+    """Whether what sets the root of a test dataset names no folder, which a warning says.
+
+    The dataset then counts as one without a root.
+    """
+    lookup = LOOKUP.fullmatch(str(OmegaConf.to_container(data, resolve=False)["root"]))
+    root = find_root(lookup[1], lookup[2]) if lookup else None
+    if root is None or not is_lost(root):
+        return False
+    log.warning("%s, the root of %s by %s, is no folder.", root.path, name, root)
+    return True
 
 
 def default_root(data: Mapping[Any, Any]) -> str | None:
