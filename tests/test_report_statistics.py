@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fmsd.cli.main import main
+from fmsd.data.frame import SCHEMA
 from fmsd.errors import InputError
 from fmsd.metrics.delong import auc_interval, mean_placements, paired_test, placements
 from fmsd.metrics.hierarchical import resample_seeds
@@ -281,9 +282,9 @@ def test_attributes_that_cannot_be_used_are_told(
 ) -> None:
     texts = {
         "": "is no table",
-        "name,gender\na,f\n": "has no column path",
-        "path\na\n": "no attribute",
-        "path,label\na,1\n": "has the column label",
+        "name,gender\na,f\n": "its columns are name, gender; rename the one",
+        "path\na\n": "has columns of predictions alone",
+        "path,label\na,1\n": "has columns of predictions alone",
         "path,gender\nff/real/0/0.png,f\nff/real/0/0.png,m\n": "has two lines of path",
         "path,gender\n,f\n": "has a line without path",
         "path,gender\nff/real/0/0.png,\x1b[31mred\n": "cannot be printed",
@@ -303,6 +304,29 @@ def test_attributes_that_cannot_be_used_are_told(
     }.items():
         assert main(["report", f"runs={runs}", *words]) == 2
         assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("column", sorted({*SCHEMA} - {"path", "label", "video", "index"}))
+def test_every_column_of_a_manifest_divides_into_groups(
+    tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that predictions lack come from the manifest, given as a table of attributes."""
+    finished(tmp_path / "runs" / "one", ["method=fmsd"], 0, datasets=("ff",))
+    tested = frames("ff", (), 0)
+    more = [name for name in SCHEMA if name not in tested.columns]
+    table = tested.drop("logit").with_columns(
+        pl.when(pl.col("index") > 0).then(pl.lit("a")).otherwise(pl.lit("b")).alias(name)
+        for name in more
+    )
+    file = tmp_path / "manifest.parquet"
+    table.write_parquet(file)
+    tidy = report(
+        tmp_path / "runs", by=column, attributes=file if column in more else None, resamples=20
+    )
+    assert tidy.height
+    assert ("which predictions have themselves" in caplog.text) == (column in more)
+    if column in more:
+        assert set(tidy["group"]) == {"a", "b", ""}
 
 
 def test_an_attribute_is_text_on_the_page_and_no_formula_in_the_table(
