@@ -155,8 +155,9 @@ def test_the_page_shows_pairs_of_datasets_worst_forgeries_areas_and_calibration(
     page = tmp_path / "out" / "report.html"
     summary, *matrices = tables(page, "cross")
     sets = {name: [classes(name, seed, 1.6) for seed in range(3)] for name in DATASETS}
-    for place, real in enumerate(DATASETS):
-        for column, fake in enumerate(DATASETS):
+    shown = ["celeb", "dfdc", "ff"]  # as in the tables of results: unseen ones first
+    for place, real in enumerate(shown):
+        for column, fake in enumerate(shown):
             mean = np.mean([auc(sets[real][seed][0], sets[fake][seed][1]) for seed in range(3)])
             assert matrices[0][place][column + 1].startswith(f"{mean:.3f} [")
     apart = [matrices[0][one][other + 1] for one in range(3) for other in range(3) if one != other]
@@ -173,7 +174,7 @@ def test_the_page_shows_pairs_of_datasets_worst_forgeries_areas_and_calibration(
     assert len(tables(page, "selective")) == 3
     overall, *each = tables(page, "transfer")
     assert len(overall) == len(each) == 5
-    assert [row[0] for row in each[0]] == list(DATASETS)
+    assert [row[0] for row in each[0]] == shown
     for place in range(1, 5):
         mean = np.mean([float(row[place]) for row in each[0]])
         assert float(overall[0][place]) == pytest.approx(mean, abs=1e-3)
@@ -261,7 +262,7 @@ def test_groups_by_an_attribute_have_values_of_their_own_videos_and_a_gap(
     assert both[0] == pytest.approx(abs(both[1] - both[2]))
     assert tidy.filter(dataset="dfdc")["group"].unique().to_list() == ["(unknown)"]
     printed = " ".join(capsys.readouterr().out.split())
-    assert "The fakes of a group against its own reals on ff, celeb" in printed
+    assert "The fakes of a group against its own reals on celeb, ff" in printed
     assert "as the column does not divide both classes, on dfdc" in printed
 
 

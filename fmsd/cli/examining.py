@@ -34,10 +34,13 @@ def with_unread_data(verb: str, overrides: Sequence[str]) -> Sequence[str]:
     if idle := [
         override
         for override, key in zip(overrides, keys, strict=True)
-        if key.lstrip("+~").split(".")[0] in ("data", "frames", "limit")
+        if (words := key.lstrip("+~").split("."))[0] in ("data", "frames", "limit")
+        and words[:2] != ["data", "roots"]
     ]:
         raise InputError(
-            f"{', '.join(idle)} would have no effect beside train= and test=", "leave it out"
+            f"{', '.join(idle)} would have no effect beside train= and test=",
+            "leave it out; data.roots.NAME=PATH sets a root, and for other choices of frames write "
+            "a manifest by fmsd index data=NAME ... out=FILE and give FILE in place of the name",
         )
     return [*overrides, UNREAD_DATA]
 
@@ -71,23 +74,34 @@ def _contamination(config: DictConfig) -> int:
     check_argument_types(task.check_contamination, {"workers": config.workers}, "")
     named = any(override.startswith("out=") for override in task_overrides())
     out = expand_home(config.out) if named else Path("doctor/contamination.json")
-    sides = {side: _sources(as_names(config[side], side), side) for side in SIDES}
+    words = {side: as_names(config[side], side) for side in SIDES}
+    roots = {name: root for name, root in config.data.roots.items() if root is not None}
+    if idle := sorted(roots.keys() - {word for side in SIDES for word in words[side]}):
+        raise InputError(
+            f"data.roots.{idle[0]} would have no effect: neither train= nor test= names {idle[0]}",
+            "leave it out",
+        )
+    sides = {side: _sources(words[side], side, roots) for side in SIDES}
     healthy = task.check_contamination(sides["train"], sides["test"], out, config.workers)
     return 0 if healthy else 1
 
 
-def _sources(words: Sequence[str], side: str) -> Mapping[str, Any]:
-    """What each word names: data by its name, or a manifest by its file or folder."""
+def _sources(words: Sequence[str], side: str, roots: Mapping[str, str]) -> Mapping[str, Any]:
+    """What each word names: data by its name, or a manifest by its file or folder.
+
+    Args:
+        roots: those that the command line gives, by the name of the data.
+    """
     from fmsd.cli.hydra_compat import group_choices
     from fmsd.data.manifest import read_manifest
     from fmsd.data.prepared_folder import prepared_manifest
 
-    known = group_choices("data")
+    known = [name for name in group_choices("data") if not name.startswith("_")]
     found: dict[str, Any] = {}
     for word in words:
         path = expand_home(word).absolute()
         if word in known:
-            found[word] = _selection(word)
+            found[word] = _selection(word, roots.get(word))
         elif path.is_file():
             found[word] = read_manifest(path, path.parent)
         elif (manifest := prepared_manifest(path)) is not None:
@@ -102,15 +116,20 @@ def _sources(words: Sequence[str], side: str) -> Mapping[str, Any]:
     return found
 
 
-def _selection(name: str) -> Any:
-    """The data of that name, with the root that is set for it."""
+def _selection(name: str, root: str | None) -> Any:
+    """The data of that name, with the given root, else the one that is set for it."""
     import hydra
 
     from fmsd.cli.build import build_selection
     from fmsd.cli.data_config import make_paths_absolute
 
     data = hydra.compose("index", overrides=[f"data={name}", "out=unused.parquet"]).data
+    if root is not None:
+        data.root = root
     make_paths_absolute(data)
     if data.root is None:
-        raise InputError(f"data={name} has no root", "set one, see fmsd roots")
+        raise InputError(
+            f"data={name} has no root",
+            f"add {'' if name in data.roots else '+'}data.roots.{name}=PATH",
+        )
     return build_selection(data)

@@ -15,6 +15,7 @@ from fmsd.metrics.interval import MIN_VIDEOS, ResampledMetric, percentile_interv
 from fmsd.metrics.score_meaning import wilson
 from fmsd.metrics.table import scores_by_dataset
 from fmsd.report.attributes import Attributes
+from fmsd.report.columns import dataset_groups
 from fmsd.report.coverage import group_coverage
 from fmsd.report.markup import count_noun
 from fmsd.report.rows import Row
@@ -120,7 +121,9 @@ def group_results(
         InputError: a test lacks the column, or has too many groups.
     """
     tested: dict[tuple[str, str], Tested] = defaultdict(Tested)
-    tests = [(row, dataset) for row in rows for dataset in row.prediction_files]
+    known = [dataset for own in dataset_groups(rows).values() for dataset in own]
+    order = known or list(dict.fromkeys(name for row in rows for name in row.prediction_files))
+    tests = [(row, dataset) for row in rows for dataset in order if dataset in row.prediction_files]
     for row, dataset in track(tests, "Dividing into groups", len(tests), "tables"):
         rules = row.scoring_rules(dataset)
         expected = row.expected_frames(dataset)
@@ -143,7 +146,7 @@ def group_results(
                 cell.samples[key].append(samples)
     tables, lines = [], []
     for value in VALUES:
-        columns, cells = _cells(value, tested)
+        columns, cells = _cells(value, tested, order)
         if any(cells.values()):
             tables.append(_table(value, column, columns, cells, _caption(value, tested, resamples)))
         for label, row in cells.items():
@@ -185,7 +188,7 @@ Place = tuple[str, str | None]
 
 
 def _cells(
-    value: str, tested: Mapping[tuple[str, str], Tested]
+    value: str, tested: Mapping[tuple[str, str], Tested], datasets: Sequence[str]
 ) -> tuple[dict[Place, str], dict[str, dict[Place, Cell]]]:
     """The columns with their counts of videos, and the cells by row and column."""
     columns: dict[Place, str] = {}
@@ -212,7 +215,6 @@ def _cells(
         if len(enough) > 1:
             row[dataset, None] = _gap(enough, samples)
             columns.setdefault((dataset, None), f"of {len(enough)} groups")
-    datasets = list(dict.fromkeys(dataset for dataset, _ in columns))
     order = sorted(columns, key=lambda place: (datasets.index(place[0]), place[1] is None))
     return {place: columns[place] for place in order}, cells
 
@@ -304,6 +306,14 @@ def _caption(value: str, tested: Mapping[tuple[str, str], Tested], resamples: in
         parts.append(interval_phrase(seeds, resamples))
     if lost := _without_score(tested):
         parts.append(f"without a scored video: {', '.join(lost)}")
+    few = any(
+        min(group.counts(value)) < MIN_VIDEOS
+        for test in tested.values()
+        for name, group in test.groups.items()
+        if (value, name) in test.values
+    )
+    if few:
+        parts.append(f"[-]: fewer than {MIN_VIDEOS} videos of a class")
     parts.append(
         f"gap: largest minus smallest value of the groups with at least {MIN_VIDEOS} videos of a "
         "class, which is above 0 by chance, too"

@@ -19,7 +19,7 @@ POOLED = "reals of all"
 def cross_section(overview: Overview) -> Section | None:
     """Means within and across datasets of each row, and its matrix of all pairs."""
     crossed = {
-        label: found
+        label: found.only([name for name in overview.datasets if name in found.datasets])
         for label, found in overview.resamples.videos.cross.items()
         if any(found.enough[pair] for pair in _apart(found))
     }

@@ -63,7 +63,7 @@ def meaning_section(overview: Overview) -> Section | None:
 
 def _calibration_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     """The chosen map of each run, and its errors before and after."""
-    pairs = (part for name in ERRORS.values() for part in (name, "after"))
+    pairs = (part for name in ERRORS.values() for part in (name, f"{name} after"))
     header = ["", "map", *pairs, "validation data"]
     rows = []
     for name, meaning in meanings.items():

@@ -15,7 +15,7 @@ ERRORS = ("ece", "calibrated_ece", "brier", "calibrated_brier")
 """Columns of errors before and after calibration."""
 
 HEADER = (
-    *("", "ECE", "after", "Brier", "after", "slope", "intercept"),
+    *("", "ECE", "ECE after", "Brier", "Brier after", "slope", "intercept"),
     *(f"FPR at {DEFAULT_AT}", f"TPR at {DEFAULT_AT}"),
 )
 
@@ -67,7 +67,8 @@ def _lines(
     verdicts = overview.resamples.verdicts
     at_default = _of(verdicts.filter(at=DEFAULT_AT), run, seed)
     lines: list[list[str | float | None]] = []
-    for one in _of(found, run, seed).iter_rows(named=True):
+    tests = _of(found, run, seed).to_dicts()
+    for one in sorted(tests, key=lambda test: overview.datasets.index(test["dataset"])):
         rates: list[str | None] = [None, None]
         for verdict in at_default.filter(dataset=one["dataset"]).iter_rows(named=True):
             rates = [
