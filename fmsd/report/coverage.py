@@ -81,19 +81,19 @@ def with_forgery_coverage(
         results: see `fmsd.metrics.table.results_by_domain`.
         expected, naming: see `group_coverage`.
     """
+    if results.is_empty():  # the metrics do not exist for these scores
+        return results.with_columns(n_expected=None, n_scored=None)
     lines = []
     for level in LEVELS:
         counts = group_coverage(expected, "domain", naming, level)
         reals = counts.get((None, 0), (0, 0))
-        lines += [
-            (domain, level, fakes[0] + reals[0], fakes[1] + reals[1])
-            for (domain, label), fakes in counts.items()
-            if label == 1 and domain is not None
-        ]
+        for (domain, label), fakes in counts.items():
+            if label == 1 and domain is not None:
+                lines.append((domain, level, fakes[0] + reals[0], fakes[1] + reals[1]))
+                if level == "video" and not fakes[1]:
+                    log.warning("No fake of %s, %s has a score.", expected["dataset"][0], domain)
     schema = {"domain": pl.String, "level": pl.String, "n_expected": pl.Int64, "n_scored": pl.Int64}
     known = pl.DataFrame(lines, schema=schema, orient="row")
-    for domain in sorted({*known["domain"]} - {*results["domain"]}):
-        log.warning("No fake of %s, %s has a score.", expected["dataset"][0], domain)
     return results.join(known, on=["domain", "level"], how="left", maintain_order="left")
 
 
