@@ -65,7 +65,8 @@ def _warn_of_lost_root(name: str, data: DictConfig) -> bool:
 
     The dataset then counts as one without a root.
     """
-    lookup = LOOKUP.fullmatch(str(OmegaConf.to_container(data, resolve=False)["root"]))
+    written: Any = OmegaConf.to_container(data, resolve=False)
+    lookup = LOOKUP.fullmatch(str(written["root"]))
     root = find_root(lookup[1], lookup[2]) if lookup else None
     if root is None or not is_lost(root):
         return False
