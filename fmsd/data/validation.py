@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.data.frame import REAL, SCHEMA, SPLITS
+from fmsd.data.frame import AUDIO, REAL, SCHEMA, SPLITS
 from fmsd.data.loading.image import parse_tar_member
 from fmsd.errors import InputError
 from fmsd.names import unfit_names
@@ -94,6 +94,12 @@ def _check_cells(rows: pl.DataFrame) -> None:
         "split",
         f"are none of {', '.join(SPLITS)}",
         "rename the splits",
+    )
+    _refuse(
+        rows.filter(~pl.col("audio").is_in(AUDIO)),
+        "audio",
+        "are neither real nor fake nor empty",
+        "correct them",
     )
 
 

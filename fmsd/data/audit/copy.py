@@ -134,6 +134,7 @@ def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
             video.split,
             video.compression,
             video.pair,
+            video.audio,
         )
 
 

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from fmsd.atomic import atomic
 from fmsd.data.extraction.source_videos import RECORD_FILE, SOURCE_KEYS, SourceVideo, file_state
-from fmsd.data.frame import Split
+from fmsd.data.frame import LATER_COLUMNS, Audio, Split
 from fmsd.data.sources.tree import raise_unreadable
 from fmsd.errors import InputError
 from fmsd.json_records import Count, read_record
@@ -44,7 +44,8 @@ class VideoRecord(TypedDict):
     domain: str
     split: Split
     compression: str
-    pair: NotRequired[str]  # records of fmsd 0.1.0 have none
+    pair: NotRequired[str]  # records of earlier versions lack these two
+    audio: NotRequired[Audio]
     frames: list[FrameRecord]
 
 
@@ -136,7 +137,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         InputError: the record is damaged.
     """
     remedy = "delete its folder and run fmsd extract again"
-    record = {"pair": ""} | read_record(path, VideoRecord, remedy)
+    record = dict.fromkeys(LATER_COLUMNS, "") | read_record(path, VideoRecord, remedy)
     names = ("dataset", "domain", "compression", "video", "pair")
     try:
         check_names(*(record[name] for name in names))

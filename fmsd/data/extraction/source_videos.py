@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmsd.data.frame import Entry, Frame, Problem, Split, Video
+from fmsd.data.frame import Audio, Entry, Frame, Problem, Split, Video
 from fmsd.data.sources.tree import entry_frames
 from fmsd.errors import InputError
 from fmsd.names import check_distinct
@@ -16,7 +16,7 @@ from fmsd.names import check_distinct
 RECORD_FILE = "video.json"
 """The file that records every processed frame of a video; its presence marks the video as done."""
 
-SOURCE_KEYS = ("video", "label", "dataset", "domain", "split", "compression", "pair")
+SOURCE_KEYS = ("video", "label", "dataset", "domain", "split", "compression", "pair", "audio")
 """The keys of a record that are copied from its source video."""
 
 
@@ -28,7 +28,7 @@ class SourceVideo:
         video: its id; the crops lie in a folder of this name.
         file: the video file; None where there are only images.
         images: (position in the video, image file), where there is no video file.
-        label, dataset, domain, split, compression, pair: as those of a frame.
+        label, dataset, domain, split, compression, pair, audio: as those of a frame.
     """
 
     video: str
@@ -40,6 +40,7 @@ class SourceVideo:
     split: Split
     compression: str
     pair: str = ""
+    audio: Audio = ""
 
 
 def group_videos(entries: Iterable[Entry], problems: list[Problem]) -> list[SourceVideo]:

@@ -299,4 +299,5 @@ def entry_frames(entry: Entry) -> Iterator[Frame | Problem]:
                 entry.split,
                 entry.compression,
                 entry.pair,
+                entry.audio,
             )
