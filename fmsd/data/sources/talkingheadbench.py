@@ -12,15 +12,17 @@ made from an image of FFHQ, so no real video is its pair.
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any
 
 from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.reals import Reals, list_reals
-from fmsd.data.sources.text import CORRECT_ENTRY, KIND_NAMES, read_json
-from fmsd.data.sources.tree import list_videos, read_folder, refuse_unreadable
+from fmsd.data.sources.text import CORRECT_ENTRY, read_json
+from fmsd.data.sources.tree import is_video, list_videos, read_folder, refuse_unreadable
 from fmsd.data.spelling import match_names, with_slashes
 from fmsd.errors import InputError
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 REAL_LISTS = ("true", "real")
 """Folders that may hold the lists of real videos."""
@@ -54,23 +56,14 @@ def scan(
         raise InputError(
             f"There is no folder {fakes}", "give the folder TalkingHeadBench as data.root=PATH"
         )
-    folders: list[tuple[str, Path, Split]] = []
-    top = read_folder(fakes)
-    yield from top.problems
-    for name in top.folders:
-        inside = read_folder(fakes / name)
-        yield from inside.problems
-        if name == ADDITIONAL:
-            folders += [(one, fakes / name / one, "test") for one in inside.folders if additional]
-            continue
-        for split in get_args(Split):
-            if split in inside.folders:
-                folders.append((name, fakes / name / split, split))
-            else:
-                yield Problem(
-                    "missing", f"{fakes / name} has no folder {split}", "complete the copy"
-                )
-    for generator, place, split in folders:
+    folders: list[tuple[Path, Split]] = []
+    for found in _fake_folders(fakes, additional):
+        if isinstance(found, Problem):
+            yield found
+        else:
+            folders.append(found)
+    for place, split in folders:
+        generator = place.name if place.parent.name == ADDITIONAL else place.parent.name
         domain = forgery_domain(generator, f"The folder {place}")
         videos, problems = list_videos(place, frames)
         yield from problems
@@ -81,6 +74,40 @@ def scan(
     yield from problems
     if not videos:
         return
+    where, split_of = _read_lists(root)
+    split_of, problems = match_names(
+        split_of, videos, where, Path("data.source.reals"), dict.fromkeys(split_of, REAL)
+    )
+    yield from problems
+    for name, split in split_of.items():
+        if name in videos:
+            yield Video(*videos[name], 0, dataset, REAL, video_id(dataset, REAL, "", name), split)
+
+
+def _fake_folders(fakes: Path, additional: bool) -> Iterator[Problem | tuple[Path, Split]]:
+    """The folders of fakes, each with its split, and the problems of the folders above them."""
+    top = read_folder(fakes)
+    yield from top.problems
+    for name in top.folders:
+        inside = read_folder(fakes / name)
+        yield from inside.problems
+        if name == ADDITIONAL:
+            yield from ((fakes / name / one, "test") for one in inside.folders if additional)
+            continue
+        for split in SPLITS:
+            if split in inside.folders:
+                yield fakes / name / split, split
+            else:
+                what = f"{fakes / name} has no folder {split}"
+                yield Problem("missing", what, "complete the copy", domain=name)
+
+
+def _read_lists(root: Path) -> tuple[Path, dict[str, Split]]:
+    """A list of real videos, for messages, and the split of each video of all lists.
+
+    Raises:
+        InputError: there is no list, or one is damaged.
+    """
     lists = [path for name in REAL_LISTS for path in sorted((root / name).glob("*.json"))]
     if not lists:
         raise InputError(
@@ -92,13 +119,7 @@ def scan(
         for name, split in _listed(read_json(path), path):
             if split_of.setdefault(name, split) != split:
                 raise InputError(f"{path} lists {name} in two splits", "remove it from one of them")
-    split_of, problems = match_names(
-        split_of, videos, lists[0], Path("data.source.reals"), dict.fromkeys(split_of, REAL)
-    )
-    yield from problems
-    for name, split in split_of.items():
-        if name in videos:
-            yield Video(*videos[name], 0, dataset, REAL, video_id(dataset, REAL, "", name), split)
+    return lists[0], split_of
 
 
 def _listed(node: Any, path: Path, *keys: str) -> Iterator[tuple[str, Split]]:
@@ -119,11 +140,12 @@ def _listed(node: Any, path: Path, *keys: str) -> Iterator[tuple[str, Split]]:
         return
     where = f"{' / '.join(keys)} in {path}"
     if not (isinstance(node, list) and all(isinstance(name, str) for name in node)):
-        raise InputError(f"{where} is {KIND_NAMES[type(node)]}, not a list of names", CORRECT_ENTRY)
-    splits = [split for split in get_args(Split) if split in keys]
+        raise InputError(f"{where} is no list of names", CORRECT_ENTRY)
+    splits = [split for split in SPLITS if split in keys]
     if len(splits) != 1:
         raise InputError(
             f"{where} is in {len(splits)} of the splits train, val, test", CORRECT_ENTRY
         )
     for name in node:
-        yield PurePosixPath(with_slashes(name)).stem, splits[0]
+        file = PurePosixPath(with_slashes(name))
+        yield file.stem if is_video(Path(file)) else file.name, splits[0]
