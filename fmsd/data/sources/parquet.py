@@ -86,7 +86,8 @@ def scan(
     named = {name: column for name, column in columns.items() if column is not None}
     tables = [_read(file, named) for file in files]
     meanings = _meanings(labels, tables, files[0], named)
-    reals = {*DEFAULT_REAL_FOLDERS, *name_overrides.as_names(real, "data.source.real")}
+    given = name_overrides.as_names(real, "data.source.real")
+    reals = {name.casefold() for name in (*DEFAULT_REAL_FOLDERS, *given)}
     rows = functools.partial(
         _describe, root=root, dataset=dataset, meanings=meanings, reals=reals, split=split
     )
