@@ -30,6 +30,14 @@ TRUTH = {"video": ("Video Ground Truth", "Ground Truth"), "image": ("Ground Trut
 SOUND = "Audio Ground Truth"
 """The column of the sound's label."""
 
+LEFT_OUT = {
+    "nameless": "have no file name, or a spreadsheet's #NAME? in its place",
+    "unknown": "are labelled Unknown",
+    "unassigned": "have no Finetuning Set",
+    "fake speech": "are real pictures under fake speech",
+}
+"""What rows are left out, by the kind of their problem."""
+
 SPLIT_WORDS: dict[str, Split] = {"train": "train", "test": "test"}
 """The split by the word in lower case."""
 
@@ -118,18 +126,16 @@ def _rows(
     sound = [SOUND] if media == "video" else []
     columns, lines = read_csv_table(table, ["Filename", truth, "Finetuning Set"], sound)
     rows: dict[str, _Row] = {}
-    left_out: dict[str, list[str]] = {}
+    left_out: dict[str, list[str]] = {kind: [] for kind in LEFT_OUT}
     for line, cells in lines:
         row = dict(zip(columns, cells, strict=True))
         name = PurePosixPath(paths.with_slashes(row["Filename"])).name
         word, part = row[truth].casefold(), row["Finetuning Set"].casefold()
         audio = row.get(SOUND, "").casefold()
         if not name or name.startswith("#NAME"):
-            left_out.setdefault(
-                "have no file name, or a spreadsheet's #NAME? in its place", []
-            ).append(name)
+            left_out["nameless"].append(name)
         elif word == UNKNOWN:
-            left_out.setdefault("are labelled Unknown", []).append(name)
+            left_out["unknown"].append(name)
         elif word not in LABEL_WORDS:
             raise InputError(
                 f"Line {line} of {table} labels {name} {row[truth]!r}, which is none of Real, "
@@ -137,7 +143,7 @@ def _rows(
                 "correct that line, or remove it",
             )
         elif not part:
-            left_out.setdefault("have no Finetuning Set", []).append(name)
+            left_out["unassigned"].append(name)
         elif part not in SPLIT_WORDS:
             raise InputError(
                 f"Line {line} of {table} has {name} in the Finetuning Set "
@@ -145,7 +151,7 @@ def _rows(
                 "correct that line, or remove it",
             )
         elif word == "real" and audio == "fake" and not real_with_fake_audio:
-            left_out.setdefault("are real pictures under fake speech", []).append(name)
+            left_out["fake speech"].append(name)
         else:
             about = _Row(
                 LABEL_WORDS[word], SPLIT_WORDS[part], audio if audio in LABEL_WORDS else ""
@@ -155,6 +161,7 @@ def _rows(
                     f"Line {line} of {table} lists {name} again with another label or set",
                     "remove the wrong line",
                 )
-    for what, names in left_out.items():
-        yield Problem("unlabelled", f"{len(names)} rows of {table} {what} and are left out")
+    for kind, names in left_out.items():
+        if names:
+            yield Problem(kind, f"{len(names)} rows of {table} {LEFT_OUT[kind]}, and are left out")
     return rows, {name for names in left_out.values() for name in names}
