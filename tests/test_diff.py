@@ -46,7 +46,7 @@ def test_condition_method_and_split_are_those_of_the_folders_in_any_order(tmp_pa
 def test_real_images_may_lie_elsewhere_and_must_be_somewhere(tmp_path: Path) -> None:
     root = grow(tmp_path / "diff", "FS/DCFace")
     grow(tmp_path / "pristine", "x", "y")
-    with pytest.raises(InputError, match="DiFF is published without its real ones"):
+    with pytest.raises(InputError, match="DiFF is published without real videos"):
         rows(root)
     assert rows(root, reals=[str(tmp_path / "pristine")]) == {
         ("FS_DCFace", 1, "test"),

@@ -55,8 +55,8 @@ def published(path: Path, names: list[str] | None = None, **columns: Any) -> Pat
     } | columns
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
-    metadata = {} if names is None else {"metadata": {"huggingface": json.dumps(about)}}
-    pl.DataFrame(table).write_parquet(path, **metadata)
+    metadata = None if names is None else {"huggingface": json.dumps(about)}
+    pl.DataFrame(table).write_parquet(path, metadata=metadata)
     return path.parent
 
 

@@ -66,7 +66,7 @@ def test_all_videos_are_tested_where_asked_for(tmp_path: Path) -> None:
 
 def test_without_real_videos_it_is_refused_and_the_command_line_takes_them(tmp_path: Path) -> None:
     out, root = tmp_path / "m.parquet", tree(tmp_path)
-    with pytest.raises(InputError, match="published without its real ones"):
+    with pytest.raises(InputError, match="published without real videos"):
         list(synthforensics.scan(root))
     reals = f"data.source.reals=[{tmp_path}/youtube/c23,{tmp_path}/actors/c23]"
     assert main(["index", "data=synthforensics", f"data.root={root}", f"out={out}", reals]) == 0
@@ -86,7 +86,7 @@ def test_real_videos_that_lack_are_told_and_versions_that_lack_refused(tmp_path:
     for options, message in (
         ({"compression": "crf40"}, r"holds no folder .*videos/crf40/GENERATOR"),
         ({"conditions": ["T2I"]}, "has no condition T2I"),
-        ({"reals": [str(tmp_path / "gone")]}, "There is no folder .*gone with the real ones"),
+        ({"reals": [str(tmp_path / "gone")]}, "There is no folder .*gone with real videos"),
         (
             {"reals": [str(tmp_path / "youtube/c23"), str(root / "T2V/videos/crf23/wan2-1")]},
             "are one video",

@@ -81,6 +81,6 @@ def test_a_list_of_another_form_is_refused(tmp_path: Path, listed: Any, message:
 
 def test_without_real_videos_it_is_refused_unless_the_fakes_are_asked_for(tmp_path: Path) -> None:
     bench = tree(tmp_path)
-    with pytest.raises(InputError, match="TalkingHeadBench is published without its real ones"):
+    with pytest.raises(InputError, match="TalkingHeadBench is published without real videos"):
         list(talkingheadbench.scan(bench))
     assert len(list(talkingheadbench.scan(bench, reals=[]))) == 4

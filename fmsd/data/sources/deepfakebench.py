@@ -8,6 +8,7 @@ all of DeepFakeDetection is in train, val and test. Here a video has one split: 
 val over train, and the number of repeated videos is reported.
 """
 
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -276,7 +277,8 @@ def _choose_videos(
 
 
 def _frame_path(frame: str) -> PurePosixPath:
-    return PurePosixPath(with_slashes(frame))
+    """The path of a frame, without leading `..`, which lead from a folder of another machine."""
+    return PurePosixPath(re.sub(r"^(\.\.?/+)+", "", with_slashes(frame)))
 
 
 def _own_home(

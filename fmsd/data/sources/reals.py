@@ -27,7 +27,7 @@ def real_folders(reals: Reals, title: str, which: str) -> list[Path]:
     """
     if reals is None:
         raise InputError(
-            f"{title} is published without its real ones, and a test needs both",
+            f"{title} is published without real videos or images, and a test needs them",
             f"give {which} as data.source.reals=[PATH], or data.source.reals=[] to read the fakes "
             "alone",
         )
@@ -36,7 +36,7 @@ def real_folders(reals: Reals, title: str, which: str) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(
-                f"There is no folder {folder} with the real ones of {title}",
+                f"There is no folder {folder} with real videos or images of {title}",
                 "correct data.source.reals=[PATH]",
             )
     return folders
