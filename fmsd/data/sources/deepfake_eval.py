@@ -10,14 +10,14 @@ that of the pictures; the table of videos also has one of the sound. Rows that a
 `Unknown` are left out. `Finetuning Set` is the split.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, Video, video_id
+from fmsd.data.frame import REAL, Audio, Entry, Frame, Problem, Split, Video, video_id
 from fmsd.data.sources.labels import LABEL_WORDS, Label
 from fmsd.data.sources.text import read_csv_header, read_csv_table
-from fmsd.data.sources.tree import FAKE, list_videos, read_folder, refuse_unreadable
+from fmsd.data.sources.tree import FAKE, VideoPaths, list_videos, read_folder, refuse_unreadable
 from fmsd.data.spelling import ListedPaths, match_names
 from fmsd.errors import InputError
 
@@ -29,6 +29,9 @@ TRUTH = {"video": ("Video Ground Truth", "Ground Truth"), "image": ("Ground Trut
 
 SOUND = "Audio Ground Truth"
 """The column of the sound's label."""
+
+AUDIO_WORDS: dict[str, Audio] = {"real": "real", "fake": "fake"}
+"""What the sound is by the word in lower case; nothing is known of others."""
 
 LEFT_OUT = {
     "nameless": "have no file name, or a spreadsheet's #NAME? in its place",
@@ -45,7 +48,7 @@ SPLIT_WORDS: dict[str, Split] = {"train": "train", "test": "test"}
 class _Row(NamedTuple):
     label: Label
     split: Split
-    audio: str
+    audio: Audio
 
 
 @refuse_unreadable
@@ -72,7 +75,8 @@ def scan(
     rows, left_out = yield from _rows(table, media, paths, real_with_fake_audio)
     if media == "image":
         inside = read_folder(place)
-        found, problems = dict.fromkeys(inside.images), inside.problems
+        found: Mapping[str, VideoPaths | None] = dict.fromkeys(inside.images)
+        problems = inside.problems
     else:
         found, problems = list_videos(place, frames)
         rows = {PurePosixPath(name).stem: row for name, row in rows.items()}
@@ -87,11 +91,12 @@ def scan(
                 yield Problem("unlisted", what, "remove it")
             continue
         domain = FAKE if row.label else REAL
-        about = (row.label, dataset, domain, video_id(dataset, domain, "", name))
+        identity = video_id(dataset, domain, "", name)
         if files is None:
-            yield Frame(place / name, *about, 0, row.split)
-        else:
-            yield Video(*files, *about, row.split, audio=row.audio)
+            yield Frame(place / name, row.label, dataset, domain, identity, 0, row.split)
+            continue
+        file, images = files
+        yield Video(file, images, row.label, dataset, domain, identity, row.split, audio=row.audio)
 
 
 def _table(root: Path, media: str) -> Path:
@@ -153,9 +158,7 @@ def _rows(
         elif word == "real" and audio == "fake" and not real_with_fake_audio:
             left_out["fake speech"].append(name)
         else:
-            about = _Row(
-                LABEL_WORDS[word], SPLIT_WORDS[part], audio if audio in LABEL_WORDS else ""
-            )
+            about = _Row(LABEL_WORDS[word], SPLIT_WORDS[part], AUDIO_WORDS.get(audio, ""))
             if rows.setdefault(name, about) != about:
                 raise InputError(
                     f"Line {line} of {table} lists {name} again with another label or set",

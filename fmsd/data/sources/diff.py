@@ -57,7 +57,7 @@ def scan(
         levels = [part.lower() for part in parts]
         named = [*(CONDITIONS[name] for name in levels if name in CONDITIONS)]
         named += [REAL for name in levels if name == REAL]
-        splits = {SPLIT_FOLDERS[name] for name in levels if name in SPLIT_FOLDERS}
+        splits: set[Split] = {SPLIT_FOLDERS[name] for name in levels if name in SPLIT_FOLDERS}
         if len(named) > 1 or len(splits) > 1:
             raise InputError(
                 f"The images in {place} lie in {' and in '.join((*named, *splits))}",

@@ -92,7 +92,8 @@ def _fake_folders(fakes: Path, additional: bool) -> Iterator[Problem | tuple[Pat
         inside = read_folder(fakes / name)
         yield from inside.problems
         if name == ADDITIONAL:
-            yield from ((fakes / name / one, "test") for one in inside.folders if additional)
+            for one in inside.folders if additional else ():
+                yield fakes / name / one, "test"
             continue
         for split in SPLITS:
             if split in inside.folders:
@@ -141,7 +142,7 @@ def _listed(node: Any, path: Path, *keys: str) -> Iterator[tuple[str, Split]]:
     where = f"{' / '.join(keys)} in {path}"
     if not (isinstance(node, list) and all(isinstance(name, str) for name in node)):
         raise InputError(f"{where} is no list of names", CORRECT_ENTRY)
-    splits = [split for split in SPLITS if split in keys]
+    splits: list[Split] = [split for split in SPLITS if split in keys]
     if len(splits) != 1:
         raise InputError(
             f"{where} is in {len(splits)} of the splits train, val, test", CORRECT_ENTRY
