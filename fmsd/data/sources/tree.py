@@ -198,20 +198,42 @@ def frameless_problem(folder: Path) -> Problem:
     )
 
 
-def walk_folders(root: Path, skipped: Container[str] = ()) -> Iterator[tuple[Path, FolderContents]]:
+def walk_folders(
+    root: Path, skipped: Container[str] = (), above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[Path, FolderContents]]:
     """Every folder below a root, itself included, with its contents; links are followed.
+
+    A link to a folder above it is a problem of the folder that holds it.
 
     Args:
         skipped: names of folders, in lower case, that are left out.
+        above: device and inode of the folders above the root.
 
     Raises:
         InputError: as `read_folder`.
     """
     inside = read_folder(root)
-    inside.folders[:] = [name for name in inside.folders if name.lower() not in skipped]
+    above = (*above, _identity(root))
+    kept = [name for name in inside.folders if name.lower() not in skipped]
+    inside.folders[:] = [name for name in kept if _identity(root / name) not in above]
+    inside.problems.extend(_circle(root / name) for name in kept if name not in inside.folders)
     yield root, inside
     for name in inside.folders:
-        yield from walk_folders(root / name, skipped)
+        yield from walk_folders(root / name, skipped, above)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The device and inode of a folder, equal for all links to it."""
+    about = folder.stat()
+    return about.st_dev, about.st_ino
+
+
+def _circle(link: Path) -> Problem:
+    return Problem(
+        "links in circles",
+        f"{link} is a link to a folder that holds it",
+        "it is not followed: remove it",
+    )
 
 
 def is_video(path: Path) -> bool:
