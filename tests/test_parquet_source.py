@@ -160,6 +160,13 @@ def test_the_split_is_that_of_the_files_a_column_or_the_user(tmp_path: Path) -> 
         scanned(other, tmp_path / "c", columns=plain | {"video": "clip"})
 
 
+def test_a_pointer_of_git_lfs_in_place_of_a_file_is_called_so(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 59767360\n"
+    (tmp_path / "train-00000-of-00001.parquet").write_text(pointer)
+    with pytest.raises(InputError, match=r"no parquet file: it .*LFS"):
+        scanned(tmp_path, tmp_path / "images")
+
+
 def test_the_command_line_reads_it(tmp_path: Path) -> None:
     root, out = published(tmp_path / "hub" / "a.parquet"), tmp_path / "m.parquet"
     words = [

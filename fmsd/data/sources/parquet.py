@@ -30,6 +30,7 @@ from fmsd.data.sources.partner_names import target_sequence
 from fmsd.data.sources.reals import check_split
 from fmsd.data.sources.tree import FAKE, refuse_unreadable
 from fmsd.errors import InputError, reason
+from fmsd.magic_numbers import recognise
 from fmsd.paths import expand_home
 from fmsd.tables import read_parquet, read_parquet_schema
 
@@ -127,6 +128,10 @@ def _read(file: Path, named: Mapping[str, str]) -> pl.DataFrame:
         kept = {column: name for name, column in named.items() if name != "image"}
         table = read_parquet(file, list(kept)).rename(kept)
     except pl.exceptions.PolarsError as error:
+        if (fault := recognise(file)) is not None:
+            raise InputError(
+                f"{file} is no parquet file: it {fault.what}", fault.remedy_or("fetch it again")
+            ) from error
         raise InputError(f"{file} cannot be read ({reason(error)})", "fetch it again") from error
     return table.with_columns(pl.all().exclude("index").cast(pl.String))
 
