@@ -172,11 +172,13 @@ def test_the_command_line_reads_it(tmp_path: Path) -> None:
     words = [
         "data=parquet",
         f"data.root={root}",
-        f"data.source.into={tmp_path / 'images'}",
+        "data.source.into=unpacked",
         "data.source.labels={1: real, 0: fake}",
         "data.source.split=test",
         "data.source.columns.forgery=category",
         "data.source.columns.video=video_id",
     ]
     assert main(["index", *words, f"out={out}"]) == 0
-    assert read_manifest(out, root).videos == 4
+    manifest = read_manifest(out, root)
+    assert manifest.videos == 4
+    assert manifest.table["path"][0] == "unpacked/00000/0000000.png"

@@ -69,7 +69,7 @@ def scan(
         real: values of the forgery's column for real images, beside real, original and 0_real.
         split: of all images; or `ff++`: by the name of the video in the official split of
             FaceForensics++. None for the column of the split, or the names of the files.
-        into: the folder of the unpacked images.
+        into: the folder of the unpacked images, relative to the root or absolute.
 
     Raises:
         InputError: no files, columns or labels; a label that contradicts the forgery, the word or
@@ -97,9 +97,10 @@ def scan(
     if into is None:
         raise InputError(
             f"The images in {files[0]} are unpacked before they are read, once",
-            "say where, in a folder of its own: data.source.into=FOLDER",
+            "say where, in a new folder: data.source.into=unpacked for one in data.root, or an "
+            "absolute path",
         )
-    folder = expand_home(into).absolute()
+    folder = root / expand_home(into)
     unpack_images(files, [table.height for table in tables], named["image"], folder)
     for number, (file, table) in enumerate(zip(files, tables, strict=True)):
         stored = {path.stem: path for path in (folder / f"{number:05d}").iterdir()}
