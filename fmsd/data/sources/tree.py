@@ -191,11 +191,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def frameless_problem(folder: Path) -> Problem:
+def frameless_problem(folder: Path, domain: str | None = None) -> Problem:
     """The problem of a folder that should contain frames or videos and contains none."""
-    return Problem(
-        FRAMELESS, f"The folder {folder} holds no frames", "extract them again or remove it"
-    )
+    what = f"The folder {folder} holds no frames"
+    return Problem(FRAMELESS, what, "extract them again or remove it", domain=domain)
 
 
 def walk_folders(
@@ -309,7 +308,7 @@ def entry_frames(entry: Entry) -> Iterator[Frame | Problem]:
         inside = read_folder(entry.images)
         yield from inside.problems
         if not inside.images:
-            yield frameless_problem(entry.images)
+            yield frameless_problem(entry.images, entry.domain)
         for index, name in enumerate(inside.images):
             yield Frame(
                 entry.images / name,
