@@ -54,9 +54,11 @@ def published(path: Path, names: list[str] | None = None, **columns: Any) -> Pat
         "label_text": ["REAL" if category == "original" else "FAKE" for category, _, _ in rows],
     } | columns
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
-    metadata = None if names is None else {"huggingface": json.dumps(about)}
-    pl.DataFrame(table).write_parquet(path, metadata=metadata)
+    if names is None:
+        pl.DataFrame(table).write_parquet(path)
+    else:
+        about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+        pl.DataFrame(table).write_parquet(path, metadata={"huggingface": json.dumps(about)})
     return path.parent
 
 
