@@ -166,6 +166,7 @@ def extract(config: DictConfig, folder: Path, command: list[str]) -> int:
         out=Path(absolute_path(config.out)),
         shard=parse_shard(config.shard, config.shards),
         workers=available_cores() if config.workers is None else config.workers,
+        mask=config.mask if config.mask in (None, "auto") else absolute_path(str(config.mask)),
     )
     return 1 if failures else 0
 

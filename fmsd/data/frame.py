@@ -94,6 +94,8 @@ class Video:
         file: the video file, where the copy has it.
         images: the folder of its extracted frames, where the copy has it.
         label, dataset, domain, video, split, compression, pair, audio: see `Frame`.
+        mask: of a fake, the clip or the folder of images that shows which pixels are forged, where
+            the copy has it.
 
     Raises:
         InputError: see `Frame`.
@@ -109,6 +111,7 @@ class Video:
     compression: str = ""
     pair: str = ""
     audio: Audio = ""
+    mask: Path | None = None
 
     def __post_init__(self) -> None:
         """Checks the names."""

@@ -10,8 +10,10 @@ from fmsd.console import print_place
 from fmsd.data import entries
 from fmsd.data.absent_videos import write_absent
 from fmsd.data.extraction.faces import FaceDetector
+from fmsd.data.extraction.mask_files import AUTO, assign_masks
 from fmsd.data.extraction.outcomes import report_outcomes
 from fmsd.data.extraction.output import claim_work_folder, crops_output_error, write_settings
+from fmsd.data.extraction.pixels import CONVERSION
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.records import check_nesting, is_extracted, read_records
 from fmsd.data.extraction.source_videos import SourceVideo, group_videos, limit_videos
@@ -37,6 +39,7 @@ def extract(
     out: Path,
     shard: tuple[int, int] = (0, 1),
     workers: int = 1,
+    mask: str | None = AUTO,
 ) -> int:
     """Extracts face crops of the videos below the data's root, and writes their manifest.
 
@@ -48,6 +51,7 @@ def extract(
         detector: builds the face detector, in every process.
         shard: (number, number of shards): the part of the videos to extract, for several machines.
         workers: number of processes.
+        mask: of the forged faces, see `assign_masks`.
 
     Returns:
         The number of videos that could not be read.
@@ -68,10 +72,13 @@ def extract(
     about = (
         detector().about
     )  # a detector that cannot be built is refused before anything is written
-    listed, requested = list_source_videos(data)
+    listed, requested = list_source_videos(data, mask)
     if recipe.faces == "all":
         check_person_ids(listed)
-    write_settings(out, {"decoder": DECODER, "detector": about} | asdict(recipe))
+    settings = {"decoder": DECODER, "conversion": CONVERSION, "detector": about} | asdict(recipe)
+    if any(source.masks for source in listed):
+        settings["mask"] = "auto" if mask == AUTO else "given"
+    write_settings(out, settings)
     part = requested[number::shards]
     name = data.name if shards == 1 else f"{data.name}-{number}-of-{shards}"
     lock = functools.partial(try_lock, patience=1)
@@ -91,15 +98,20 @@ def extract(
     return failures
 
 
-def list_source_videos(data: Selection) -> tuple[list[SourceVideo], list[SourceVideo]]:
+def list_source_videos(
+    data: Selection, mask: str | None
+) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """All videos of the source, and those to extract; problems of the copy are logged.
 
+    Args:
+        mask: see `assign_masks`.
+
     Raises:
-        InputError: there are no videos to extract.
+        InputError: there are no videos to extract, or no masks of them.
     """
     problems: list[Problem] = []
     try:
-        listed = group_videos(data.source(data.root_path), problems)
+        listed = assign_masks(group_videos(data.source(data.root_path), problems), mask)
     finally:
         entries.log_problems(problems)
     chosen = (

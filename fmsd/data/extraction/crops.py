@@ -60,6 +60,8 @@ def process_video(
     Raises:
         InputError: as `process_frames`.
     """
-    frames, crops = process_frames(source.file, source.images, detect, recipe)
+    frames, crops = process_frames(
+        source.file, source.images, detect, recipe, source.masks, fake=source.label == 1
+    )
     about = {name: getattr(source, name) for name in SOURCE_KEYS}
     return about | {"source": file_state(source)} | frames, crops

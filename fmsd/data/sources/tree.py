@@ -264,6 +264,17 @@ def list_videos(
     return videos, problems if videos else [*problems, frameless_problem(folder)]
 
 
+def list_masks(folder: Path) -> dict[str, Path]:
+    """The masks of a folder of manipulated videos of FaceForensics++ or DeepFakeDetection, by name.
+
+    Args:
+        folder: of a manipulation in one compression; the masks of all lie in `masks` beside it.
+    """
+    masks = folder.parent / "masks" / VIDEO_FOLDER
+    names = read_folder(masks).videos if masks.is_dir() else []
+    return {Path(name).stem: masks / name for name in names}
+
+
 def duplicate_video_error(one: Path, other: Path) -> InputError:
     """The error for two files, or two folders of frames, that are one video by their names."""
     return InputError(f"{one} and {other} are one video by their names", "keep one of them")
