@@ -123,8 +123,10 @@ def test_landmarks_lie_beside_frames() -> None:
     assert blending.landmark_file("/d/c23/frames/033/007.png") == Path(
         "/d/c23/landmarks/033/007.npy"
     )
-    assert blending.landmark_file("/d/c23/images/033/007.png") is None
-    assert blending.landmark_file("007.png") is None
+    assert blending.landmark_file("/d/c23/images/033/007.png") == Path(
+        "/d/c23/images/033/007.landmarks.npy"
+    )
+    assert blending.landmark_file("007.png") == Path("007.landmarks.npy")
 
 
 @pytest.mark.parametrize(
@@ -182,8 +184,8 @@ def test_damaged_landmarks_are_refused_by_name(tmp_path: Path) -> None:
             blending.face_outlines(path, SIDE, SIDE)
     tables: list[tuple[Any, str]] = [
         (np.array([{"pickled": 1}], object), "cannot be read"),
-        (good[:70], "are no table of 68 or 81 points"),
-        (good.astype(str), "are no table of 68 or 81 points"),
+        (good[:70], "are no table of 68, 81 or 478 points"),
+        (good.astype(str), "are no table of 68, 81 or 478 points"),
         (good * np.nan, "mark no face inside its frame of 64 x 64"),
         (good + 200, "mark no face"),
         (good * 0 + 5, "mark no face"),

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fmsd.data.extraction.alignment import crop_face
+from numpy import ndarray
+
+from fmsd.data.extraction.alignment import crop_face, crop_landmarks, crop_matrix
 from fmsd.data.extraction.faces import Face, FaceDetector
 from fmsd.data.extraction.masks import (
     MASKED,
@@ -16,6 +18,7 @@ from fmsd.data.extraction.masks import (
 from fmsd.data.extraction.recipe import Crop, Recipe
 from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.extraction.video import Sample, map_frames
+from fmsd.data.loading.blending import LANDMARKS_SUFFIX
 from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import frame_positions
 from fmsd.errors import InputError
@@ -45,10 +48,11 @@ def process_frames(
     recipe: Recipe,
     masks: Sequence[Mask] = (),
     fake: bool = True,
-) -> tuple[dict[str, Any], dict[str, Crop]]:
+) -> tuple[dict[str, Any], dict[str, ndarray]]:
     """Detects and crops the faces of a video.
 
-    Returns keys of its record, `picture`, `frames` and, with masks, `mask`, and the crops by name.
+    Returns keys of its record, `picture`, `frames` and, with masks, `mask`; and by file name the
+    crops, and their landmarks from detectors that have dense ones.
     `picture` describes how the frames are shown. `frames` has a line for each frame, or for each
     person in it, with a status: `face` (cropped), `none` (no face), `other` (only faces of other
     persons), `small` (left out for its size), `corrupt` (decoded with damage, and left out) or
@@ -91,13 +95,12 @@ def process_frames(
     under = measure_masks(masks, seen, file, images)
     persons = faces_by_person(frames, recipe, under.by_frame, fake)
     lines = []
-    crops: dict[str, Crop] = {}
+    files: dict[str, ndarray] = {}
     for frame, faces in zip(frames, persons, strict=True):
         shown = [(person, face) for person, face in enumerate(faces, 1) if face]
-        for line, crop in frame_lines(frame, shown, recipe):
+        for line, written in frame_lines(frame, shown, recipe):
             lines.append(line)
-            if crop is not None:
-                crops[line["file"]] = crop
+            files |= written
     record: dict[str, Any] = {"picture": picture_record(frames), "frames": lines}
     if masks:
         record["mask"] = under.record
@@ -109,7 +112,7 @@ def process_frames(
             if (share := mask_share(frame, faces[0], under.by_frame)) is not None
         ]
         record["mask"] |= {"share": round(sum(shares) / max(len(shares), 1), 3)}
-    return record, crops
+    return record, files
 
 
 def map_source_frames(
@@ -192,8 +195,8 @@ def mask_share(
 
 def frame_lines(
     frame: FrameFaces, shown: Sequence[tuple[int, Face]], recipe: Recipe
-) -> Iterator[tuple[dict[str, Any], Crop | None]]:
-    """The lines of a frame in the record, each with its crop; None where none is kept.
+) -> Iterator[tuple[dict[str, Any], dict[str, ndarray]]]:
+    """The lines of a frame in the record, each with its crop and landmarks by file name.
 
     Args:
         shown: (number of a person, face) of the persons in the frame whom the recipe keeps.
@@ -204,25 +207,32 @@ def frame_lines(
         "faces": frame.detected,
     }
     if frame.size is None:
-        yield line | {"status": "corrupt" if frame.sample.corrupt else "damaged"}, None
+        yield line | {"status": "corrupt" if frame.sample.corrupt else "damaged"}, {}
         return
     if frame.sample.corrupt:
         line["corrupt"] = True
     if not shown:
-        yield line | {"status": "other" if frame.detected else "none"}, None
+        yield line | {"status": "other" if frame.detected else "none"}, {}
     for person, face in shown:
         side = stored_side(face, frame.sample)
         about = line | ({"person": person} if recipe.faces == "all" else {})
         where: dict[str, Any] = {"box": [round(x, 2) for x in face.box], "side": round(side, 1)}
-        where |= {"points": face.points.round(2).tolist(), "score": round(face.score, 4)}
+        where |= {
+            "points": face.points.round(2).tolist(),
+            "score": face.score and round(face.score, 4),
+        }
         if side < recipe.min_face and not recipe.keep_small:
-            yield about | {"status": "small"} | where, None
+            yield about | {"status": "small"} | where, {}
             continue
         suffix = f"_{person}" if person > 1 else ""
-        name = f"{frame.sample.position:06d}{suffix}.{recipe.format}"
+        stem = f"{frame.sample.position:06d}{suffix}"
+        name = f"{stem}.{recipe.format}"
         crops = zip(frame.faces, frame.crops, strict=True)
-        crop = next(crop for candidate, crop in crops if candidate is face)
-        yield about | {"status": "face", "file": name} | where, crop
+        files = {name: next(crop for candidate, crop in crops if candidate is face)}
+        if face.landmarks is not None:
+            matrix = crop_matrix(face, recipe.size, recipe.margin, recipe.align)
+            files[stem + LANDMARKS_SUFFIX] = crop_landmarks(face.landmarks, matrix)
+        yield about | {"status": "face", "file": name} | where, files
 
 
 def stored_side(face: Face, sample: Sample) -> float:

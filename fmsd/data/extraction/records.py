@@ -16,14 +16,15 @@ from typing_extensions import TypedDict
 from fmsd.atomic import atomic
 from fmsd.data.extraction.source_videos import RECORD_FILE, SOURCE_KEYS, SourceVideo, file_state
 from fmsd.data.frame import LATER_COLUMNS, Audio, Split
+from fmsd.data.loading.blending import LANDMARKS_SUFFIX
 from fmsd.data.sources.tree import raise_unreadable
 from fmsd.errors import InputError
 from fmsd.json_records import Count, read_record
 from fmsd.names import check_name, check_names
 from fmsd.ownership import path_below
 
-CROP_NAME = re.compile(r"\d{6,}(_\d+)?\.(png|jpg)")
-"""The file name of a crop."""
+CROP_NAME = re.compile(rf"\d{{6,}}(_\d+)?(\.(png|jpg)|{re.escape(LANDMARKS_SUFFIX)})")
+"""The file name of a crop, or of its landmarks."""
 
 
 class FrameRecord(TypedDict):

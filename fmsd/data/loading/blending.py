@@ -62,7 +62,7 @@ def add_self_blended(manifest: Manifest) -> Manifest:
     table = pl.concat([manifest.table.filter(~training | real), blends])
     dropped = manifest.table.filter(training & ~real).height
     files = replace(manifest, table=frames).files()
-    marked = sum(place is not None and place.is_file() for place in map(landmark_file, files))
+    marked = sum(place.is_file() for place in map(landmark_file, files))
     crops = crop_settings(manifest.root) or MEAN_FACE_CROPS
     if marked < len(files) and (
         wrong := [
@@ -113,17 +113,33 @@ LANDMARK_COUNTS = (68, 81)
 """Numbers of points in a file of landmarks; those from the 69th on lie on the forehead."""
 
 
-def landmark_file(image: str | Path) -> Path | None:
-    """The file of a frame's landmarks in DeepfakeBench's layout; None below other folders.
+LANDMARKS_SUFFIX = ".landmarks.npy"
+"""Ending of the landmarks that `fmsd extract detector=mediapipe` writes beside a crop."""
 
-    It is `landmarks/VIDEO/FRAME.npy` for `frames/VIDEO/FRAME.png`.
+# fmt: off
+MESH = 478
+"""Number of points of MediaPipe's mesh."""
+
+BELOW_FOREHEAD = [
+    127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288,
+    361, 323, 454, 356, 70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
+]
+"""Points of the mesh along the jaw, from temple to temple, and on the brows."""
+# fmt: on
+
+
+def landmark_file(image: str | Path) -> Path:
+    """The file of a frame's landmarks, which may be missing.
+
+    In DeepfakeBench's layout it is `landmarks/VIDEO/FRAME.npy` for `frames/VIDEO/FRAME.png`, below
+    other folders `FRAME.landmarks.npy` beside the image.
     """
     path = Path(image)
     home = path.parents[1] if len(path.parents) > 1 else path
     return (
         home.with_name("landmarks") / path.parent.name / f"{path.stem}.npy"
         if home.name == "frames"
-        else None
+        else path.with_name(path.stem + LANDMARKS_SUFFIX)
     )
 
 
@@ -136,7 +152,7 @@ def face_outlines(image: str | Path, height: int, width: int) -> Sequence[Points
         InputError: the landmarks are damaged, or not those of the frame.
     """
     path = landmark_file(image)
-    if path is None or not path.is_file():
+    if not path.is_file():
         return [points * (width, height) for points in MEAN_FACE]
     remedy = "fetch it again, or remove the folder of landmarks to use a mean face"
     try:
@@ -148,9 +164,9 @@ def face_outlines(image: str | Path, height: int, width: int) -> Sequence[Points
     if (
         not isinstance(points, ndarray)
         or points.dtype.kind not in "iuf"
-        or points.shape not in [(count, 2) for count in LANDMARK_COUNTS]
+        or points.shape not in [(count, 2) for count in (*LANDMARK_COUNTS, MESH)]
     ):
-        raise InputError(f"The landmarks {path} are no table of 68 or 81 points", remedy)
+        raise InputError(f"The landmarks {path} are no table of 68, 81 or {MESH} points", remedy)
     points = points.astype(np.float64)
     if (
         not np.isfinite(points).all()
@@ -160,7 +176,7 @@ def face_outlines(image: str | Path, height: int, width: int) -> Sequence[Points
             f"The landmarks {path} mark no face inside its frame of {width} x {height} pixels",
             remedy,
         )
-    return [points, points[: LANDMARK_COUNTS[0]]]
+    return [points, points[BELOW_FOREHEAD if len(points) == MESH else slice(LANDMARK_COUNTS[0])]]
 
 
 def hull_mask(points: Points, height: int, width: int) -> BlendMask:
