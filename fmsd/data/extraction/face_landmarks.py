@@ -1,6 +1,8 @@
 """MediaPipe's face detector with 478 dense landmarks, a second one beside YuNet."""
 
 import importlib
+import multiprocessing
+import multiprocessing.util
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,8 @@ class FaceLandmarks:
             raise InputError(
                 f"{path} is not a MediaPipe Face Landmarker model", "correct detector.weights=PATH"
             ) from error
+        if multiprocessing.parent_process() is not None:  # its deletion at exit would fail
+            multiprocessing.util.Finalize(None, self._landmarker.close, exitpriority=1)
         self.about: dict[str, Any] = {
             "name": "mediapipe",
             "sha256": digest,
