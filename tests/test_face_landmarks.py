@@ -12,7 +12,12 @@ import pytest
 from fmsd.cli.main import main
 from fmsd.data.extraction.alignment import template
 from fmsd.data.extraction.crops import extract_video
-from fmsd.data.extraction.face_landmarks import RELEASE, FaceLandmarks, distinct_faces
+from fmsd.data.extraction.face_landmarks import (
+    RELEASE,
+    FaceLandmarks,
+    build_face_landmarks,
+    distinct_faces,
+)
 from fmsd.data.extraction.faces import Face, YuNet
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.source_videos import SourceVideo
@@ -87,7 +92,7 @@ def test_a_face_inside_of_another_is_the_same() -> None:
 @pytest.fixture(scope="module")
 def landmarks(real_data: Path) -> FaceLandmarks:
     pytest.importorskip("mediapipe", reason="mediapipe is not installed")
-    return FaceLandmarks(str(real_data / "detectors/face_landmarker.task"))
+    return build_face_landmarks(str(real_data / "detectors/face_landmarker.task"))
 
 
 def test_mediapipe_finds_what_yunet_finds(landmarks: FaceLandmarks, real_data: Path) -> None:
@@ -114,7 +119,7 @@ def mesh_outlines(face: Face) -> list[np.ndarray]:
 def test_a_file_that_is_no_bundle_is_refused(landmarks: FaceLandmarks, tmp_path: Path) -> None:
     (tmp_path / "pointer.task").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match="is a Git LFS pointer"):
-        FaceLandmarks(str(tmp_path / "pointer.task"))
+        build_face_landmarks(str(tmp_path / "pointer.task"))
     (tmp_path / "x.task").write_bytes(b"\0garbage")
     with pytest.raises(InputError, match=r"x\.task is not a MediaPipe Face Landmarker model"):
-        FaceLandmarks(str(tmp_path / "x.task"))
+        build_face_landmarks(str(tmp_path / "x.task"))

@@ -1,8 +1,6 @@
 """MediaPipe's face detector with 478 dense landmarks, a second one beside YuNet."""
 
 import importlib
-import multiprocessing
-import multiprocessing.util
 from typing import Any
 
 import numpy as np
@@ -35,13 +33,11 @@ TEST_SCORE = 0.5
 """Confidence that faces in the test picture need."""
 
 
-class FaceLandmarks:
-    """MediaPipe Face Landmarker: faces by BlazeFace, 478 landmarks by an attention mesh.
+def build_face_landmarks(weights: str | None = None, score: float = 0.5) -> "FaceLandmarks":
+    """MediaPipe's face detector.
 
-    Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", CVPR
-    workshop 2019, arXiv 1907.06724. Its detector sees an image at 128 pixels, so that faces below a
-    sixth of its side are missed: an image without a face is searched again in overlapping squares
-    of half of its longer side.
+    The package is imported here, as an exception in it keeps the frames of the import alive, which
+    would keep a detector alive that imported it.
 
     Args:
         weights: a bundle `face_landmarker.task`; None for `FACE_LANDMARKER`.
@@ -51,18 +47,33 @@ class FaceLandmarks:
         InputError: the score is out of range, the package is missing, or the model is missing,
             unreadable, or detects no face in a test picture.
     """
+    if not (isinstance(score, float | int) and 0 < score < 1):
+        raise InputError(f"detector.score={score} is out of range", "give one from 0 to 1")
+    try:
+        mediapipe = importlib.import_module("mediapipe")
+    except ImportError as error:
+        raise InputError(
+            f"detector=mediapipe needs the package mediapipe ({reason(error)})",
+            f"install it with pip install --no-deps mediapipe=={RELEASE}, as its dependencies "
+            "would replace OpenCV",
+        ) from error
+    return FaceLandmarks(mediapipe, weights, score)
 
-    def __init__(self, weights: str | None = None, score: float = 0.5) -> None:
-        if not (isinstance(score, float | int) and 0 < score < 1):
-            raise InputError(f"detector.score={score} is out of range", "give one from 0 to 1")
-        try:
-            mediapipe: Any = importlib.import_module("mediapipe")
-        except ImportError as error:
-            raise InputError(
-                f"detector=mediapipe needs the package mediapipe ({reason(error)})",
-                f"install it with pip install --no-deps mediapipe=={RELEASE}, as its dependencies "
-                "would replace OpenCV",
-            ) from error
+
+class FaceLandmarks:
+    """MediaPipe Face Landmarker: faces by BlazeFace, 478 landmarks by an attention mesh.
+
+    Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", CVPR
+    workshop 2019, arXiv 1907.06724. Its detector sees an image at 128 pixels, so that faces below a
+    sixth of its side are missed: an image without a face is searched again in overlapping squares
+    of half of its longer side.
+
+    Args:
+        mediapipe: the package.
+        weights, score: see `build_face_landmarks`.
+    """
+
+    def __init__(self, mediapipe: Any, weights: str | None, score: float) -> None:
         path, digest = locate_model(FACE_LANDMARKER, weights)
         self._mediapipe = mediapipe
         try:
@@ -74,14 +85,17 @@ class FaceLandmarks:
             raise InputError(
                 f"{path} is not a MediaPipe Face Landmarker model", "correct detector.weights=PATH"
             ) from error
-        if multiprocessing.parent_process() is not None:  # its deletion at exit would fail
-            multiprocessing.util.Finalize(None, self._landmarker.close, exitpriority=1)
         self.about: dict[str, Any] = {
             "name": "mediapipe",
             "sha256": digest,
             "mediapipe": mediapipe.__version__,
             "score": score,
         }
+
+    def __del__(self) -> None:
+        """Closes the landmarker, which is in a reference cycle and fails to close at exit."""
+        if hasattr(self, "_landmarker"):
+            self._landmarker.close()
 
     def _create(self, path: str, score: float) -> Any:
         """A landmarker of MediaPipe."""
