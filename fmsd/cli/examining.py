@@ -12,16 +12,24 @@ from fmsd.paths import expand_home
 SIDES = ("train", "test")
 
 UNREAD_DATA = "data=synthetic"
-"""Hydra needs a choice of data; with `train=` and `test=` nothing of it is read."""
+"""Hydra needs a choice of data; in these forms of a verb nothing of it is read."""
 
 
 def with_unread_data(verb: str, overrides: Sequence[str]) -> Sequence[str]:
-    """The overrides of `fmsd doctor train=... test=...`, completed for Hydra.
+    """The overrides of `doctor train=... test=...` and `extract status=...`, completed for Hydra.
 
     Raises:
-        InputError: one of the two is missing, or other overrides would have no effect.
+        InputError: a side of a comparison is missing, or other overrides would have no effect.
     """
     keys = [override.partition("=")[0] for override in overrides]
+    if verb == "extract" and "status" in keys:
+        if len(keys) > 1:
+            idle = [each for each, key in zip(overrides, keys, strict=True) if key != "status"]
+            raise InputError(
+                f"{', '.join(idle)} would have no effect beside status=, which only reads",
+                "leave it out",
+            )
+        return [*overrides, overrides[0].replace("status=", "out=", 1), UNREAD_DATA]
     given = [side for side in SIDES if side in keys]
     if verb != "doctor" or not given:
         return overrides

@@ -144,10 +144,14 @@ def index(config: DictConfig, folder: Path, command: list[str]) -> None:
 
 
 def extract(config: DictConfig, folder: Path, command: list[str]) -> int:
-    """fmsd extract: writes face crops and their manifest."""
+    """fmsd extract: writes face crops and their manifest, or prints how far an extraction is."""
     from fmsd.data.extraction.crops import Recipe
     from fmsd.data.processes import available_cores
     from fmsd.tasks import extract as task
+
+    if config.status is not None:
+        task.print_status(Path(absolute_path(config.status)))
+        return 0
 
     unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")
     if idle := [
