@@ -49,7 +49,7 @@ LAUNCHERS = {
         "'fmsd[optuna]'",
     ),
 }
-"""By prefix of a plugin's configuration: the message if it is not installed, and what pip installs."""
+"""By prefix of a plugin's configuration: the message if it is missing, and what pip installs."""
 
 MIXED = ("trainer.devices", "frames", "head.normalise")
 """Keys whose default is a number or a bool and that also accept text."""
