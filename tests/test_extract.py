@@ -31,7 +31,7 @@ from fmsd.data.selected_frames import list_frames, load_test_datasets, load_trai
 from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted, folder
 from fmsd.errors import InputError
-from fmsd.runs.lock import try_lock
+from fmsd.lock import try_lock
 from fmsd.tasks.extract import extract
 from fmsd.tasks.pack import pack
 from tests.conftest import fmsd_command, write_image

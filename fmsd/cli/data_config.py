@@ -12,17 +12,23 @@ from fmsd.cli.hydra_compat import group_choices
 from fmsd.cli.roots import find_root
 from fmsd.cli.suites import check_suite
 from fmsd.data.name_overrides import as_names
+from fmsd.data.remote import check_address, is_remote
 from fmsd.errors import InputError
 from fmsd.package_files import EMBEDDED
 from fmsd.paths import expand_home
 
 
 def make_paths_absolute(data: DictConfig) -> None:
-    """Makes the paths of the data absolute, so that the run's record holds from anywhere."""
+    """Makes the paths of the data absolute, so that the run's record holds from anywhere.
+
+    Raises:
+        InputError: a root is an address with credentials.
+    """
     for node, keys in ((data, ("root", "manifest")), (data.roots, tuple(data.roots))):
         for key in keys:
             if node[key] is not None:
-                node[key] = absolute_path(node[key])
+                path = node[key]
+                node[key] = check_address(path) if is_remote(path) else absolute_path(path)
 
 
 def absolute_path(path: str) -> str:
@@ -75,16 +81,19 @@ def default_root(data: Mapping[Any, Any]) -> str | None:
 def check_source(data: DictConfig, overrides: Sequence[str]) -> None:
     """Rejects `data.source.*` overrides when a manifest replaces the source."""
     from fmsd.data import prepared_folder
+    from fmsd.data.mirror import root_folder
 
     idle = [override for override in overrides if override.lstrip("+~").startswith("data.source.")]
-    root = None if data.root is None else Path(absolute_path(data.root))
     if idle and (
         data.manifest is not None
-        or (root is not None and prepared_folder.prepared_manifest(root) is not None)
+        or (
+            data.root is not None
+            and prepared_folder.prepared_manifest(root_folder(data.root)) is not None
+        )
     ):
         raise InputError(
-            f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, "
-            "which is read as it was made",
+            f"{', '.join(idle)} would have no effect: {data.manifest or data.root} brings a "
+            "manifest, which is read as it was made",
             "leave it out, or choose among its forgeries with data.forgeries=[...], among its "
             "compressions with data.compression=NAME",
         )

@@ -23,6 +23,8 @@ from fmsd.data.content_cache import (
 )
 from fmsd.data.loading.image import parse_tar_member, read_bytes
 from fmsd.data.manifest import Manifest
+from fmsd.data.mirror import remote_size
+from fmsd.data.pack import packed_contents
 
 READER_THREADS = 16
 """Threads that read files: on a cluster, opening a file is slow but needs no processor."""
@@ -70,6 +72,8 @@ def read_digests(states: pl.DataFrame, root: Path) -> pl.DataFrame:
         InputError: a file cannot be read.
     """
     began, known = time.time_ns(), cached_digests(root, CONTENTS, CACHE_SCHEMA)
+    if (packed := packed_contents(root)) is not None:
+        known = pl.concat([known, packed])
     states = states.select(STATE_SCHEMA.names())
     unread = states.unique("file", maintain_order=True).join(
         known, on=STATE_SCHEMA.names(), how="anti", maintain_order="left"
@@ -135,7 +139,12 @@ def _states_of_block(places: Sequence[str]) -> list[tuple[int | None, int | None
 
 
 def _status(path: str) -> tuple[int | None, int | None]:
-    """The bytes and the time of modification of a file; None where there is none."""
+    """The bytes and the time of modification of a file; None where there is none.
+
+    A tar at an address has no time: where its content changes, its folder is another.
+    """
+    if (size := remote_size(path)) is not None:
+        return size, 0
     try:
         status = os.stat(path)  # noqa: PTH116  a million paths pass
     except (OSError, ValueError):

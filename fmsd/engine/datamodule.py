@@ -20,6 +20,7 @@ from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.readable import ReadableFrames, collate_readable
 from fmsd.data.loading.sampler import EndlessBatches, Order, ProcessBatches
+from fmsd.data.loading.shards import FetchAhead, is_streamed
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores, start_worker
 from fmsd.data.selected_frames import (
@@ -54,12 +55,15 @@ class DataModule(LightningDataModule):
             equal parts, `natural` in parts that follow their number of frames, see
             `fmsd.data.loading.sampler`; or `pairs`, `balanced_pairs` and `natural_pairs`, which
             hold each fake with a frame of its real video, see `fmsd.data.loading.pairs`.
+            With `shards`, the frames of a pack are shown in the order of its tars, see
+            `fmsd.data.loading.shards`.
         domains: `manipulation`, the forgery of a fake frame, to which each epoch deals real frames
             anew (equal names in two training datasets are one domain), or a column of the manifest,
             for example `dataset`.
         batch_size: frames per step over all processes.
         workers: loader processes; None for one per processor core, at most 8.
         seed: of order and augmentation.
+        buffer: with batches=shards, number of tars whose frames are mixed.
         strong: name of the augmentation of a second view of each training frame, for a loss that
             compares two; None for no such view.
         watch_tests: the test datasets are scored after every epoch, too.
@@ -93,6 +97,7 @@ class DataModule(LightningDataModule):
         workers: int | None = None,
         seed: int = 0,
         strong: str | None = None,
+        buffer: int = 16,
         *,
         watch_tests: bool = False,
     ) -> None:
@@ -100,6 +105,7 @@ class DataModule(LightningDataModule):
         check_choice("data.batches", batches, training_order.BATCHES)
         check_choice("data.domains", domains, (MANIPULATION, *SCHEMA.names()))
         check_range("data.batch_size", batch_size, 1)
+        check_range("data.buffer", buffer, 1)
         aggregation(selection.video_score)
         self.selection = selection
         self.size = size
@@ -110,6 +116,7 @@ class DataModule(LightningDataModule):
         self.workers = min(8, available_cores()) if workers is None else workers
         self.seed = seed
         self.strong = strong
+        self.buffer = buffer
         self.watch_tests = watch_tests
         self.resume_position = (0, 0)  # epoch and batch that training begins with
         self._order: Order | None = None
@@ -164,12 +171,16 @@ class DataModule(LightningDataModule):
         """The order of the training frames, made at its first use.
 
         Raises:
-            InputError: a batch is too small for the domains, a domain lacks a class, or there is no
-                pair.
+            InputError: see `fmsd.engine.training_order.make_order`.
         """
         if self._order is None:
             self._order = training_order.make_order(
-                self.splits.train, self.batches, self.domains, self.batch_size, self.seed
+                self.splits.train,
+                self.batches,
+                self.domains,
+                self.batch_size,
+                self.seed,
+                self.buffer,
             )
         return self._order
 
@@ -189,6 +200,7 @@ class DataModule(LightningDataModule):
             self.augment,
             self.seed,
             strong=self.strong,
+            ahead=FetchAhead(self.order) if is_streamed(self.order) else None,
         )
         rank, processes = self.rank_and_world_size
         if self.batch_size < self.order.group * processes:

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from fmsd.data.content_files import read_contents
+from fmsd.data.loading.shards import Shards
 from fmsd.data.overlap import REFUSE, SKIP, Overlap, check_overlap, count_overlap
 from fmsd.engine.adaptation import AdaptedDetector, adapt
 from fmsd.engine.checkpoints import Recovery, check_input_digests, newest_checkpoint
@@ -228,6 +229,8 @@ def build_setup(
     }
     if data.is_paired:
         digests["pairs of the training frames"] = data.splits.train.pairs_digest()
+    if isinstance(data.order, Shards):
+        digests["tars of the training frames"] = data.order.digest()
     checkpoint = training = counts = None
     if trainer.is_global_zero:
         checkpoint = newest_checkpoint(run.folder / CHECKPOINTS, digests)

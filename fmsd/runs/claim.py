@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.errors import BusyError, InputError
+from fmsd.lock import open_locked
 from fmsd.quoting import shell_override
 from fmsd.runs.configuration import first_difference
 from fmsd.runs.folder import CHECKPOINTS, ERROR, PARTS, Run
-from fmsd.runs.lock import open_locked
 
 
 @contextlib.contextmanager

@@ -24,8 +24,8 @@ from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted
 from fmsd.data.sources.extracted import PERSON_SUFFIX
 from fmsd.errors import InputError
+from fmsd.lock import try_lock
 from fmsd.quoting import shell_override
-from fmsd.runs.lock import try_lock
 
 log = logging.getLogger(__name__)
 
