@@ -21,7 +21,7 @@ from fmsd.redaction import redact_message
 
 log = logging.getLogger(__name__)
 
-ADDRESS = re.compile(r"([A-Za-z][\w+.-]*)://.*", re.ASCII | re.DOTALL)
+ADDRESS = re.compile(r"([A-Za-z][\w+.:-]*)://.*", re.ASCII | re.DOTALL)
 
 PAUSES = (1, 2, 4, 8, 16, 32)
 """Seconds between the attempts to fetch a file."""

@@ -97,7 +97,7 @@ class DataModule(LightningDataModule):
         workers: int | None = None,
         seed: int = 0,
         strong: str | None = None,
-        buffer: int = 16,
+        buffer: int = 6,
         *,
         watch_tests: bool = False,
     ) -> None:

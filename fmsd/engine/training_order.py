@@ -57,7 +57,7 @@ def domain_of_frames(table: pl.DataFrame, domains: str) -> pl.Series:
 
 
 def make_order(
-    manifest: Manifest, batches: str, domains: str, size: int, seed: int, buffer: int = 16
+    manifest: Manifest, batches: str, domains: str, size: int, seed: int, buffer: int = 6
 ) -> Order:
     """The order of the training frames; logs how often small domains are recycled.
 
@@ -105,7 +105,8 @@ def _order_of_tars(manifest: Manifest, size: int, seed: int, buffer: int) -> Sha
             "give data.batches=shuffle, or the folder or address of a pack, see fmsd pack",
         )
     names = tars.unique().sort()
-    check_room(names.to_list(), 2 * buffer, "give a smaller data.buffer")
+    # a block, the next one, which is fetched, and the last frames of the one before
+    check_room(names.to_list(), 3 * buffer, "give a smaller data.buffer")
     tar = tars.cast(pl.Enum(names)).to_physical().cast(pl.Int64).to_numpy()
     return Shards(names.to_list(), tar, _forgery_ids(manifest), size, buffer, seed)
 
