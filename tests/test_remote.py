@@ -33,7 +33,9 @@ from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.data.sources import folder
 from fmsd.engine.training_order import make_order
 from fmsd.errors import InputError
+from tests.conftest import fmsd_here, grow_tree
 from tests.file_server import Served, serving
+from tests.test_resume import TINY, start
 
 
 @pytest.fixture(autouse=True)
@@ -368,3 +370,43 @@ def test_an_order_that_needs_more_tars_than_the_cache_holds_is_refused(
     with pytest.raises(InputError, match=r"6 tars .*; give a smaller data\.buffer, or set FMSD_P"):
         order_of(manifest)
     order_of(manifest, 1)
+
+
+@pytest.mark.slow
+def test_a_killed_training_from_an_address_ends_as_one_from_a_folder(tmp_path: Path) -> None:
+    grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
+    options = ("method=lora", "data.batches=shards", "data.buffer=2", "save_every=1")
+    packed = fmsd_here(
+        "pack", "data=folder", "data.root=data", "out=served/pack", "size=20K", cwd=tmp_path
+    )
+    assert packed.returncode == 0, packed.stderr
+    local = fmsd_here(
+        "train", *TINY, *options, "data.root=served/pack", "hydra.run.dir=whole", cwd=tmp_path
+    )
+    assert local.returncode == 0, local.stderr
+    with serving(tmp_path / "served") as place:
+        killed = start(
+            tmp_path, *options, f"data.root={place.address}/pack", "hydra.run.dir=killed"
+        )
+        curves, deadline = tmp_path / "killed" / "logs" / "metrics.csv", time.monotonic() + 100
+        while time.monotonic() < deadline and killed.poll() is None:
+            if curves.exists() and len(curves.read_text().splitlines()) > 3:
+                break
+            time.sleep(0.02)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
+        done = fmsd_here("train", "resume=killed", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "Going on from" in done.stderr
+    for name in (
+        "results.csv",
+        *(
+            f"predictions/{file.name}"
+            for file in (tmp_path / "whole" / "predictions").glob("*.parquet")
+        ),
+    ):
+        ours, theirs = (tmp_path / run / name for run in ("killed", "whole"))
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert f"root: {place.address}/pack" in (tmp_path / "killed" / "config.yaml").read_text()
+    assert "batches: shards" in (tmp_path / "killed" / "config.yaml").read_text()
