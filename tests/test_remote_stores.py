@@ -36,7 +36,7 @@ def object_store(patch: pytest.MonkeyPatch) -> Iterator[Any]:
         threaded.stop()
 
 
-def test_a_bucket(local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: F811
+def test_a_bucket(local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with object_store(monkeypatch) as client:
         client.create_bucket(Bucket="faces")
         for path in local.root.iterdir():
@@ -53,7 +53,7 @@ def test_a_bucket(local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
             remote.fetch_size("s3://faces/packs/all/00001.tar")
 
 
-def test_the_hub(local, tmp_path: Path) -> None:  # noqa: F811
+def test_the_hub(local, tmp_path: Path) -> None:
     with hub_server.serving(tmp_path / "hub") as store:
         repository = store.repositories.setdefault("me/faces", hub_server.Repository())
         repository.commit(

@@ -213,7 +213,8 @@ def fetch_tar(tar: Path, patience: float) -> io.FileIO | None:
     """
     record = mirror_record(str(tar.parent))
     assert record is not None
-    file = Expected(**record["files"][tar.name])
+    listed = record["files"][tar.name]
+    file = Expected(listed["bytes"] or 0, listed["sha256"])
     with open_locked(tar.with_suffix(".lock"), patience) as lock:
         if lock is None:
             return None

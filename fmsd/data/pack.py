@@ -103,11 +103,11 @@ def write_pack(
             written.append(out / name)
             with atomic(written[-1]) as partial:
                 columns.write_parquet(partial)
-        files = {
+        known = {
             path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
             for path in written
         }
-        record = {"frames": table.height, "tars": tars, "crops": crops, "files": files}
+        record = {"frames": table.height, "tars": tars, "crops": crops, "files": known}
         with atomic(out / MARK) as partial:
             partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
     except BaseException as error:

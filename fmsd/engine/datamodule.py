@@ -20,7 +20,7 @@ from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.readable import ReadableFrames, collate_readable
 from fmsd.data.loading.sampler import EndlessBatches, Order, ProcessBatches
-from fmsd.data.loading.shards import FetchAhead, is_streamed
+from fmsd.data.loading.shards import fetch_ahead
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores, start_worker
 from fmsd.data.selected_frames import (
@@ -200,7 +200,7 @@ class DataModule(LightningDataModule):
             self.augment,
             self.seed,
             strong=self.strong,
-            ahead=FetchAhead(self.order) if is_streamed(self.order) else None,
+            ahead=fetch_ahead(self.order),
         )
         rank, processes = self.rank_and_world_size
         if self.batch_size < self.order.group * processes:

@@ -96,7 +96,7 @@ class FetchAhead:
         following = self.blocks == block + 1
         if not following.any():
             following = self.order.blocks(epoch + 1) == 0
-        tars = [self.order.tars[tar] for tar in np.flatnonzero(following)]
+        tars = [self.order.tars[int(tar)] for tar in np.flatnonzero(following)]
         threading.Thread(target=_fetch, args=(tars,), daemon=True).start()
 
 
@@ -110,6 +110,8 @@ def _fetch(tars: Sequence[str]) -> None:
         log.debug("Not fetched ahead: %s", error)
 
 
-def is_streamed(order: object) -> bool:
-    """Whether the tars of an order are fetched while it is read."""
-    return isinstance(order, Shards) and remote_size(order.tars[0]) is not None
+def fetch_ahead(order: object) -> FetchAhead | None:
+    """What fetches ahead for an order; None where its tars are not at an address."""
+    if isinstance(order, Shards) and remote_size(order.tars[0]) is not None:
+        return FetchAhead(order)
+    return None
