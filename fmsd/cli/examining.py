@@ -34,7 +34,7 @@ def with_unread_data(verb: str, overrides: Sequence[str]) -> Sequence[str]:
     if idle := [
         override
         for override, key in zip(overrides, keys, strict=True)
-        if key.lstrip("+~").split(".")[0] in ("data", "frames", "limit")
+        if key.lstrip("+~").split(".")[0] in ("data", "frames", "limit", "cached")
     ]:
         raise InputError(
             f"{', '.join(idle)} would have no effect beside train= and test=", "leave it out"
@@ -55,7 +55,7 @@ def doctor(config: DictConfig, folder: Path, command: list[str]) -> int:
     check_source(config.data, task_overrides())
     out = expand_home(config.out)
     data = build_selection(config.data)
-    settings = {key: config[key] for key in ("frames", "limit", "workers")}
+    settings = {key: config[key] for key in ("frames", "limit", "workers", "cached")}
     check_argument_types(task.doctor, settings, "")
     healthy = task.doctor(data, out, **settings)
     return 0 if healthy else 1

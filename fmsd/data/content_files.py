@@ -112,15 +112,11 @@ def file_states(places: Sequence[str]) -> pl.DataFrame:
         The columns of `STATE_SCHEMA`, and size, that of the file or member itself; null where there
         is no such file.
     """
-    rows = list(_in_threads(_states_of_block, places))
+    states = _in_threads(_states_of_block, places)
+    rows = list(track(states, "Looking for files", len(places), "files"))
     numbers = ("size", "bytes", "modified")
     table = pl.DataFrame(rows, dict.fromkeys(numbers, pl.Int64), orient="row")
     return table.select(pl.Series("file", places, dtype=pl.String), *numbers)
-
-
-def file_sizes(places: Sequence[str]) -> Iterator[int | None]:
-    """The bytes of each file, or member of a tar; None where there is no such file."""
-    return (size for size, _, _ in _in_threads(_states_of_block, places))
 
 
 def _states_of_block(places: Sequence[str]) -> list[tuple[int | None, int | None, int | None]]:

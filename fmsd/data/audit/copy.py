@@ -115,7 +115,7 @@ def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
         try:
             for frame in tree.entry_frames(video):
                 if isinstance(frame, Problem):
-                    problems.append(frame)
+                    problems.append(replace(frame, domain=video.domain))
                 else:
                     count += 1
                     yield frame
