@@ -84,7 +84,8 @@ def test_a_call_that_is_killed_is_taken_up_and_its_report_is_equal(
     monkeypatch.setattr(known_inspections, "inspect_all", killed)
     with pytest.raises(KeyboardInterrupt):
         report(copy)
-    assert len(opened) == 16 and not (tmp_path / "report.json").exists()
+    assert len(opened) == 16
+    assert not (tmp_path / "report.json").exists()
     monkeypatch.setattr(known_inspections, "inspect_all", inspect)
     broken = str(copy / ONE)
     known = {*opened[:15]} - {broken}
@@ -168,7 +169,7 @@ def test_two_calls_at_once_keep_what_each_of_them_read(
 
 def _fresh(places: Sequence[str]) -> list[Inspection]:
     return [
-        inspect_file.inspect(inspect_file.Job(place, os.stat(place).st_size, True, False))
+        inspect_file.inspect(inspect_file.Job(place, Path(place).stat().st_size, True, False))
         for place in places
     ]
 
