@@ -10,6 +10,7 @@ from typing import Any, Literal
 import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fmsd.checks import check_choice, check_range
@@ -18,6 +19,7 @@ from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.loading.features import FeatureDataset
 from fmsd.data.loading.readable import ReadableFrames, collate_readable
 from fmsd.data.loading.sampler import EndlessBatches, Order, ProcessBatches
 from fmsd.data.manifest import Manifest
@@ -71,6 +73,8 @@ class DataModule(LightningDataModule):
         absent: the test videos of each of which there is no frame, see
             `fmsd.data.absent_videos.load_absent`; the part `tests` loads them.
         skipped: the test datasets without a root; the part `tests` finds them.
+        features: features and digests of the frames of `train`, `val` and `test/NAME`, which
+            replace their pixels, see `fmsd.engine.cached_features`; empty after `load`.
 
     Raises:
         InputError: a setting is out of range or unknown.
@@ -81,6 +85,7 @@ class DataModule(LightningDataModule):
     tests: dict[str, Manifest]
     absent: dict[str, pl.DataFrame]
     skipped: list[str]
+    features: dict[str, tuple[Tensor, Tensor]]
 
     def __init__(
         self,
@@ -124,6 +129,7 @@ class DataModule(LightningDataModule):
                 class.
         """
         self.listed = list_frames(self.selection)
+        self.features = {}
         if "training" in parts or "validation" in parts:
             self.splits = load_training_splits(self.selection, self.listed)
         if "training" in parts:
@@ -182,7 +188,7 @@ class DataModule(LightningDataModule):
             InputError: a batch is too small for the processes, or as in `order`.
         """
         manifest = self.splits.train
-        dataset = FrameDataset(
+        dataset = self.kept_features(manifest, "train") or FrameDataset(
             manifest,
             domain_names(manifest),
             self.size,
@@ -209,20 +215,28 @@ class DataModule(LightningDataModule):
             InputError: there are more processes than frames.
         """
         rank, processes = self.rank_and_world_size
-        validations = self.validations.values()
-        if (fewest := min(map(len, validations))) < processes:
+        validations = self.validations
+        if (fewest := min(map(len, validations.values()))) < processes:
             raise InputError(
                 f"{fewest} validation frames are shared by {processes} processes",
                 "lower trainer.devices",
             )
         return [
-            self.loader(self._unaugmented(manifest), None, rank, processes, reused=True)
-            for manifest in validations
+            self.loader(
+                self.kept_features(manifest, f"test/{name}" if name else "val")
+                or self.unaugmented(manifest),
+                None,
+                rank,
+                processes,
+                reused=True,
+            )
+            for name, manifest in validations.items()
         ]
 
     def validation_loader(self) -> DataLoader[Frames]:
         """All validation frames in manifest order, in every process."""
-        return self.loader(self._unaugmented(self.splits.validation), None)
+        manifest = self.splits.validation
+        return self.loader(self.kept_features(manifest, "val") or self.unaugmented(manifest), None)
 
     def test_loader(
         self, name: str, corruption: Corruption | None = None, *, skip_unreadable: bool = False
@@ -232,18 +246,29 @@ class DataModule(LightningDataModule):
         Args:
             skip_unreadable: leave out frames that cannot be read, instead of raising an error.
         """
-        frames = self._unaugmented(self.tests[name], corruption)
+        kept = self.kept_features(self.tests[name], f"test/{name}")
+        if kept is not None and corruption is None:
+            return self.loader(kept, None)
+        frames = self.unaugmented(self.tests[name], corruption)
         return self.loader(ReadableFrames(frames) if skip_unreadable else frames, None)
 
-    def _unaugmented(
-        self, manifest: Manifest, corruption: Corruption | None = None
-    ) -> FrameDataset:
+    def kept_features(self, manifest: Manifest, part: str) -> FeatureDataset | None:
+        """The frames of a part by their features; None where these are not kept.
+
+        Args:
+            part: a key of `features`.
+        """
+        if part not in self.features:
+            return None
+        return FeatureDataset(manifest, domain_names(manifest), *self.features[part])
+
+    def unaugmented(self, manifest: Manifest, corruption: Corruption | None = None) -> FrameDataset:
         """The frames of a manifest without augmentation."""
         return FrameDataset(manifest, domain_names(manifest), self.size, corruption=corruption)
 
     def loader(
         self,
-        dataset: FrameDataset | ReadableFrames,
+        dataset: FrameDataset | ReadableFrames | FeatureDataset,
         batches: ProcessBatches | EndlessBatches | None,
         rank: int = 0,
         processes: int = 1,
@@ -261,11 +286,12 @@ class DataModule(LightningDataModule):
             if batches is None
             else {"batch_sampler": batches}
         )
+        workers = 0 if isinstance(dataset, FeatureDataset) else self.workers
         return DataLoader(
             dataset,
-            num_workers=self.workers,
+            num_workers=workers,
             worker_init_fn=partial(start_worker, os.getpid()),
-            persistent_workers=reused and self.workers > 0,
+            persistent_workers=reused and workers > 0,
             collate_fn=collate_readable if isinstance(dataset, ReadableFrames) else None,
             pin_memory=torch.accelerator.is_available(),
             **order,
