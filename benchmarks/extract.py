@@ -31,7 +31,8 @@ import numpy as np
 from harness import Row, arguments, interleaved, ratio, report, row
 
 from fmsd.data.extraction.alignment import similarity, template
-from fmsd.data.extraction.faces import YuNet, find_weights
+from fmsd.data.extraction.faces import YUNET, YuNet
+from fmsd.data.extraction.model_files import find_model
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.source_videos import SourceVideo
 from fmsd.data.extraction.workers import extract_videos
@@ -82,7 +83,9 @@ def bare(wanted: tuple[Path, Sequence[int]]) -> None:
     global _network  # noqa: PLW0603  one per process
     if _network is None:
         cv2.setNumThreads(1)
-        _network = cv2.FaceDetectorYN.create(str(find_weights()), "", (SIDE, SIDE), 0.6, 0.3, 100)
+        _network = cv2.FaceDetectorYN.create(
+            str(find_model(YUNET)), "", (SIDE, SIDE), 0.6, 0.3, 100
+        )
     path, places = wanted
     chosen = set(places)
     with av.open(path) as container:
@@ -155,7 +158,7 @@ def measure(
             sum(
                 outcome.crops
                 for outcome in extract_videos(
-                    sources, YuNet, Recipe(frames=FRAMES), out, work, CORES
+                    sources, YuNet, Recipe(frames=FRAMES), out, work, CORES, lambda *_: None
                 )
             )
         )

@@ -30,7 +30,8 @@ import torch
 from extract import drawn
 from harness import Row, arguments, interleaved, ratio, report, row
 
-from fmsd.data.extraction.faces import YuNet, find_weights
+from fmsd.data.extraction.faces import YUNET, YuNet
+from fmsd.data.extraction.model_files import find_model
 from fmsd.data.manifest import evenly_spaced
 from fmsd.data.sources.tree import is_video
 from fmsd.data.synthetic.faces import Pose, render
@@ -70,7 +71,7 @@ def bare(clips: Sequence[tuple[Path, Sequence[int], int]], model: Detector, size
     Args:
         clips: path, positions of the wanted frames, and number of images for the network.
     """
-    finder = cv2.FaceDetectorYN.create(str(find_weights()), "", (SIDE, SIDE), 0.6, 0.3, 100)
+    finder = cv2.FaceDetectorYN.create(str(find_model(YUNET)), "", (SIDE, SIDE), 0.6, 0.3, 100)
     for path, places, faces in clips:
         chosen, images = set(places), list[np.ndarray]()
         with av.open(path) as container:

@@ -29,7 +29,7 @@ def table() -> pl.DataFrame:
     number = pl.int_range(VIDEOS * FRAMES, eager=True)
     frame = pl.DataFrame({"number": number // FRAMES, "index": number % FRAMES}).with_columns(
         label=(pl.col("number") % 2), dataset=pl.lit("ff++"), split=pl.lit("test"),
-        compression=pl.lit(""), pair=pl.lit(""),
+        compression=pl.lit(""), pair=pl.lit(""), audio=pl.lit(""),
         domain=pl.when(pl.col("number") % 2 == 0).then(pl.lit("real")).otherwise(pl.lit("swap")),
     )  # fmt: skip
     frame = frame.with_columns(video=pl.format("ff++/{}/{}", "domain", "number"))

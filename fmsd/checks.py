@@ -1,9 +1,13 @@
 """Checks of settings: numbers in a range, texts among choices."""
 
 import math
+import re
 from collections.abc import Iterable
 
 from fmsd.errors import InputError
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+"""Bytes of a unit."""
 
 
 def check_range(
@@ -74,3 +78,18 @@ def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
     known = list(choices)
     if value not in known:
         raise InputError(f"{key}={value} is unknown", f"choose one of {', '.join(map(str, known))}")
+
+
+def parse_size(size: str | int, key: str = "size") -> int:
+    """The number of bytes from `500M` or `1G`, in powers of 1024.
+
+    Args:
+        key: the setting as the user writes it.
+
+    Raises:
+        InputError: another format.
+    """
+    match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", str(size))
+    if match is None:
+        raise InputError(f"{key}={size} is not a size", "give bytes, or a number like 500M or 1G")
+    return int(match[1]) * UNITS[match[2]]

@@ -25,9 +25,10 @@ LONGEST_NUMBER = 5
 """Characters that a number may have at most as the value of a password without being one."""
 
 COMPUTED = (
-    "backbone", "ceiling", "choices", "corrupt", "coverage", "data", "experts", "head", "learner",
-    "loss", "merger", "method", "optimizer", "overlap", "patience", "run", "save_every", "schedule",
-    "search", "seed", "select", "severities", "test", "trainer", "wrapper",
+    "backbone", "cache_features", "ceiling", "choices", "corrupt", "coverage", "data", "experts",
+    "head", "learner", "loss", "merger", "method", "optimizer", "overlap", "patience", "run",
+    "save_every", "schedule", "search", "seed", "select", "severities", "test", "trainer",
+    "wrapper",
 )  # fmt: skip
 """First words of the keys of the computation, on which results depend."""
 

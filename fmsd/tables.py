@@ -89,6 +89,34 @@ def read_table(
         raise InputError(f"{path} is damaged: {reason(error)}", remedy) from error
 
 
+def read_parquet_rows(path: Path, column: str, start: int, rows: int) -> pl.Series:
+    """Some rows of a column of a parquet file, without reading the others.
+
+    Args:
+        start: the first row.
+        rows: their number, at most.
+
+    Raises:
+        polars.exceptions.PolarsError: the file is no parquet file, or lacks the column.
+        OSError: the file is missing or cannot be read.
+    """
+    return pl.scan_parquet(path, glob=False).select(column).slice(start, rows).collect()[column]
+
+
+def read_parquet_metadata(path: Path) -> dict[str, str]:
+    """The texts that a parquet file was written with, by key; none with older versions of polars.
+
+    Raises:
+        polars.exceptions.PolarsError: the file is no parquet file.
+        OSError: the file is missing or cannot be read.
+    """
+    read = getattr(pl, "read_parquet_metadata", None)
+    if read is None:
+        return {}
+    with path.open("rb") as file:
+        return read(file)
+
+
 def read_csv(path: Path, **options: Any) -> pl.DataFrame:
     """Reads a CSV file.
 

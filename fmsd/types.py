@@ -20,7 +20,8 @@ class Frames(NamedTuple):
     normalises them.
 
     Args:
-        image: RGB pixels from 0 to 255.
+        image: RGB pixels from 0 to 255; or, where the last layer alone is trained, its input, see
+            `fmsd.engine.cached_features`.
         label: 0 real, 1 fake.
         domain: domain id, or `PADDING`.
         row: row number in the manifest.
@@ -30,7 +31,7 @@ class Frames(NamedTuple):
             element, which torch's collation knows, unlike None.
     """
 
-    image: UInt8[Tensor, "batch 3 height width"]
+    image: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch channels"]
     label: Int[Tensor, " batch"]
     domain: Int[Tensor, " batch"]
     row: Int[Tensor, " batch"]

@@ -189,16 +189,18 @@ class Hub(BaseHTTPRequestHandler):
         names = [{"rfilename": name} for name in found.commits[oid]]
         self.answer({"id": repo, "sha": oid, "siblings": names, "private": found.private})
 
-    def tree(self, body: bytes, repo: str, revision: str) -> None:
+    def tree(self, body: bytes, repo: str, revision: str, folder: str) -> None:
         if (found := self.opened(repo)) is None:
             return
         files = found.commits[found.branches.get(revision, revision)]
-        self.answer(
-            [
-                {"type": "file", "path": name, "size": len(content), "oid": etag(content)[:40]}
-                for name, content in files.items()
-            ]
-        )
+        self.answer([entry(name, files[name]) for name in files if name.startswith(folder)])
+
+    def paths_info(self, body: bytes, repo: str, revision: str) -> None:
+        if (found := self.opened(repo)) is None:
+            return
+        files = found.commits[found.branches.get(revision, revision)]
+        paths = json.loads(body)["paths"]
+        self.answer([entry(name, files[name]) for name in paths if name in files])
 
     def resolve(self, body: bytes, repo: str, revision: str, name: str) -> None:
         if (found := self.opened(repo)) is None:
@@ -214,6 +216,10 @@ class Hub(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+def entry(name: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": name, "size": len(content), "oid": etag(content)[:40]}
+
+
 def etag(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -227,7 +233,8 @@ ROUTES = (
     (rf"POST /{REPO}\.git/info/lfs/objects/batch", Hub.batch),
     (r"PUT /large/(\w+)", Hub.put),
     (rf"POST /api/models/{REPO}/commit/(.+)", Hub.commit),
-    (rf"GET /api/models/{REPO}/tree/([^/]+)/?", Hub.tree),
+    (rf"GET /api/models/{REPO}/tree/([^/]+)/?(.*)", Hub.tree),
+    (rf"POST /api/models/{REPO}/paths-info/(.+)", Hub.paths_info),
     (rf"GET /api/models/{REPO}(?:/revision/(.+))?", Hub.info),
     (rf"(?:GET|HEAD) /{REPO}/resolve/([^/]+)/(.+)", Hub.resolve),
 )

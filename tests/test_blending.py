@@ -123,8 +123,10 @@ def test_landmarks_lie_beside_frames() -> None:
     assert blending.landmark_file("/d/c23/frames/033/007.png") == Path(
         "/d/c23/landmarks/033/007.npy"
     )
-    assert blending.landmark_file("/d/c23/images/033/007.png") is None
-    assert blending.landmark_file("007.png") is None
+    assert blending.landmark_file("/d/c23/images/033/007.png") == Path(
+        "/d/c23/images/033/007.landmarks.npy"
+    )
+    assert blending.landmark_file("007.png") == Path("007.landmarks.npy")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_landmarks_lie_beside_frames() -> None:
 def test_crops_that_the_mean_face_does_not_fit_need_landmarks(
     tmp_path: Path, made: dict[str, Any], told: str | None
 ) -> None:
-    path = marked(tmp_path, count=68)
+    path = marked(tmp_path)
     (tmp_path / "extract.json").write_text(
         json.dumps({"align": True, "margin": 1.3, "frames": 32, "sampling": "spread"} | made)
     )
@@ -182,8 +184,13 @@ def test_damaged_landmarks_are_refused_by_name(tmp_path: Path) -> None:
             blending.face_outlines(path, SIDE, SIDE)
     tables: list[tuple[Any, str]] = [
         (np.array([{"pickled": 1}], object), "cannot be read"),
-        (good[:70], "are no table of 68 or 81 points"),
-        (good.astype(str), "are no table of 68 or 81 points"),
+        (
+            good[:68],
+            "are 68 points, where 81 points are wanted, 13 of them on the forehead, or MediaPipe's "
+            "478; make",
+        ),
+        (good[:, :1], "are a table of 81 x 1 numbers, where 81 points"),
+        (good.astype(str), "are no table of numbers"),
         (good * np.nan, "mark no face inside its frame of 64 x 64"),
         (good + 200, "mark no face"),
         (good * 0 + 5, "mark no face"),

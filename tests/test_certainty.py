@@ -23,7 +23,7 @@ from fmsd.tasks.report import report
 from tests.runs import CORRUPTIONS, evaluation, finished, frames, lines, written
 
 INTERVAL = re.compile(r"\[[-+]?\d\.\d{3}, [-+]?\d\.\d{3}\]")
-CHANCES = re.compile(r"\bp (=|<|&lt;|\$<\$) \d")
+CHANCES = re.compile(r"\bp ?(=|<|&lt;|\$<\$) ?\d")
 
 
 def few(table: pl.DataFrame, real: int, fake: int = 12) -> pl.DataFrame:

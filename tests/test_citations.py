@@ -32,7 +32,7 @@ GROUPS = (
 )  # fmt: skip
 
 WITHOUT_PAPER = {
-    "data=extracted", "data=faces", "data=folder", "data=table",  # the user's own
+    "data=extracted", "data=faces", "data=folder", "data=parquet", "data=table",  # own
     "loss=bce", "method=full", "method=probe", "optimizer=sgd", "schedule=constant", "wrapper=erm",
     "experiments=recipes/lora",  # its source is a repository without a paper
 }  # fmt: skip

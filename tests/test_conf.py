@@ -75,6 +75,7 @@ def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: s
         "folder": [],
         "table": ["data.train=[a]", "data.test=[a]"],
         "yunet": ["data=synthetic"],
+        "mediapipe": ["data=synthetic"],
         "deepfakebench": ["data.train=[a]", "data.test=[a]", "data.source.file=x.json"],
     }
     verb = {"merger": "merge", "detector": "extract", "experiments": verb_of(choice)}.get(

@@ -4,6 +4,7 @@ or mirrored; and nothing else.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -200,7 +201,10 @@ def test_processes_read_the_same_hashes(tmp_path: Path) -> None:
         (["test=ff++", "train=ff++", "data=ff++"], "data=ff++ would have no effect"),
         (["test=ff++", "train=ff++", "limit=3"], "limit=3 would have no effect"),
         (["test=ff++", "train=nothing"], "train=nothing is neither a name of data nor a manifest"),
-        (["test=ff++", "train=ff++"], "data=ff++ has no root"),
+        (["test=ff++", "train=ff++"], "data=ff++ has no root; add data.roots.ff++=PATH"),
+        (["test=faces", "train=faces"], "data=faces has no root; add +data.roots.faces=PATH"),
+        (["test=ff++", "train=ff++", "data.videos=3"], "give FILE in place of the name"),
+        (["test=ff++", "train=ff++", "data.roots.dfd=/x"], "neither train= nor test= names dfd"),
         (["test={b}", "train={b}"], "train={b} has no frames of the splits train and val"),
         (["test={b}", "train={a}", "out=report.txt"], "The report is a JSON file"),
         (["test={b}", "train={a}", "out=notes.json"], "was not written by fmsd doctor"),
@@ -225,6 +229,26 @@ def test_refusals(
     filled = [word.format(**places) for word in words]
     assert main(["doctor", *filled]) == 2
     assert message.format(**places) in capsys.readouterr().err
+
+
+def test_a_root_of_the_command_line_is_that_of_its_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the refusal says: it is followed to the letter, and the root is read."""
+    grow(tmp_path / "a", "train", range(3))
+    manifest(tmp_path / "a")
+    words = [f"train={tmp_path / 'a' / 'manifest.parquet'}", "test=celebdf_v1"]
+    words.append(f"out={tmp_path / 'found.json'}")
+    assert main(["doctor", *words]) == 2
+    remedy = re.findall(r"add (\S+)=PATH", capsys.readouterr().err)[0]
+    videos = ("Celeb-real/id0_0000", "YouTube-real/00000", "Celeb-synthesis/id0_id1_0000")
+    for seed, video in enumerate(videos, 10):
+        folder, _, name = video.partition("/")
+        save(tmp_path / "tree" / folder / "frames" / name / "000.png", picture(seed))
+    lines = [f"{int('real' in video)} {video}.mp4" for video in videos]
+    (tmp_path / "tree" / "List_of_testing_videos.txt").write_text("\n".join(lines))
+    assert main(["doctor", *words, f"{remedy}={tmp_path / 'tree'}"]) == 0
+    assert json.loads((tmp_path / "found.json").read_text())["frames"]["test"] == 3
 
 
 def test_real_faces_of_different_persons_are_no_duplicates(

@@ -23,14 +23,12 @@ from fmsd.errors import InputError
 from fmsd.metrics.coverage import (
     COUNTS,
     LEAST_SHARE,
-    NO_FRAME,
-    OUTCOMES,
-    SCORED,
     complete_counts,
     counts_by_level,
     cover,
 )
 from fmsd.metrics.table import COLUMNS, compute_results, with_scores
+from fmsd.outcomes import NO_FRAME, OUTCOMES, SCORED
 from fmsd.report.rows import load_rows
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
@@ -216,11 +214,6 @@ def test_stamps_have_the_coverage_only_where_something_has_no_score() -> None:
     default = with_coverage(stamps, tests, None)
     assert default.keys() == with_coverage(stamps, tests, "exclude").keys()
     assert len(default.keys() & found.keys()) == 2
-
-
-def test_words_agree_between_packages() -> None:
-    assert {absent_videos.NO_FACE, absent_videos.UNREADABLE} <= set(OUTCOMES)
-    assert absent_videos.NO_FRAME == NO_FRAME
 
 
 class Bright(Centre):
@@ -489,6 +482,42 @@ def test_differences_are_paired_only_between_the_same_videos(tmp_path: Path) -> 
     assert shown["b"] == "-"
     assert shown["a"].startswith(("+", "-0"))
     assert shown["c"].startswith(("+", "-0"))
+
+
+def test_tables_of_groups_and_of_forgeries_show_what_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Counted from the videos; a group without any score is named, not dropped."""
+    lost = pl.col("video").str.ends_with("/11") | (pl.col("domain") == "puppet")
+    odd = pl.when(pl.col("video").str.ends_with("1")).then(pl.lit("b")).otherwise(pl.lit("a"))
+    predictions = partial(2).with_columns(
+        outcome=pl.when(lost).then(pl.lit("no_face")).otherwise("outcome"),
+        logit=pl.when(~lost).then("logit"),
+    )
+    quality = predictions.with_columns(quality=pl.when(lost).then(pl.lit("raw")).otherwise(odd))
+    quality.select("path", "quality").write_csv(tmp_path / "quality.csv")
+    run = write_covered(tmp_path / "runs" / "one", "fmsd", predictions)
+    run.write_record(run.record() | {"thresholds": {"frame": 0.5, "video": 0.5}})
+    sealed(run)
+    keys = ["video", "label", "domain", "quality"]
+    videos = quality.group_by(keys).agg((pl.col("outcome") == SCORED).any())
+    groups = {"by": "quality", "attributes": tmp_path / "quality.csv", "out": tmp_path / "groups"}
+    tidy = report(tmp_path / "runs", resamples=0, **groups)
+    printed = " ".join(capsys.readouterr().out.split())
+    for metric, labels in {"auc": [0, 1], "fpr": [0], "tpr": [1]}.items():
+        for group in ("a", "b"):
+            own = videos.filter(pl.col("label").is_in(labels), quality=group)
+            found = tidy.filter(metric=metric, group=group).row(0, named=True)
+            assert (found["n_expected"], found["n_scored"]) == (own.height, own["outcome"].sum())
+    assert "% scored" in printed
+    assert "without a scored video: ff/raw (14 videos)" in printed
+    assert "% scored" in (tmp_path / "groups" / "groups.md").read_text()
+    tidy = report(tmp_path / "runs", by="domain", out=tmp_path / "domains", resamples=0)
+    own = videos.filter((pl.col("label") == 0) | (pl.col("domain") == "swap"))
+    found = tidy.filter(metric="auc", level="video").row(0, named=True)
+    assert (found["n_expected"], found["n_scored"]) == (own.height, own["outcome"].sum())
+    assert "No fake of ff, puppet has a score." in caplog.text
+    assert "% scored" in (tmp_path / "domains" / "domains.md").read_text()
 
 
 def test_results_of_whole_videos_stand_beside_others(tmp_path: Path) -> None:

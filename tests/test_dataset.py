@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from fmsd.data.entries import from_entries
+from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.sampler import ProcessBatches, Shuffle
 from fmsd.data.loading.transforms import build_transform
@@ -59,6 +61,21 @@ def test_pixels_and_order_depend_on_seed_and_epoch_alone(manifest: Manifest) -> 
         for run in (alone, again)
     ]
     assert any(not torch.equal(pixels[0][row], pixels[1][row]) for row in pixels[0])
+
+
+def test_rows_are_held_in_arrays_which_loader_processes_share(manifest: Manifest) -> None:
+    dataset = FrameDataset(
+        manifest, ["real", "swap"], 24, "sbi", corruption=Corruption("jpeg", 3), strong="light"
+    )
+    by_row = {
+        name: value
+        for name, value in vars(dataset).items()
+        if hasattr(value, "__len__") and len(value) == len(dataset)
+    }
+    assert {"files", "label", "domain", "frame_seeds"} <= by_row.keys()
+    for name, value in by_row.items():  # looking at a Python object copies its page in a process
+        assert isinstance(value, np.ndarray), name
+        assert value.dtype != object, name
 
 
 def test_every_row_comes_once_an_epoch(manifest: Manifest) -> None:

@@ -106,6 +106,38 @@ def test_deepfakebench_json_with_any_slashes_and_any_prefix(
     ).to_list() == ["000.png", "002.png", "010.png"]
 
 
+def test_paths_of_one_file_may_begin_differently(tmp_path: Path) -> None:
+    """Lists of two machines that were joined, one of them with absolute paths, one edited."""
+    root = benchmark(tmp_path)
+    path = root / "dataset_json" / "FaceForensics++.json"
+    content = json.loads(path.read_text())
+    for label, prefix in (
+        ("FF-real", "/home/a/rgb/"),
+        ("FF-NT", "C:\\data\\"),
+        ("FF-DF", "../rgb/"),
+    ):
+        for split in content["FaceForensics++"][label].values():
+            for video in split["c23"].values():
+                video["frames"] = [f"{prefix}{frame}" for frame in video["frames"]]
+    path.write_text(json.dumps(content))
+    manifest = from_entries(
+        deepfakebench.scan(root, "FaceForensics++.json", compression="c23"), root
+    ).validate()
+    assert manifest.videos == 7
+    assert set(manifest.table["path"].str.split("/").list.first()) == {"rgb"}
+
+
+def test_a_missing_folder_is_not_replaced_by_another_of_the_same_names(tmp_path: Path) -> None:
+    root = benchmark(tmp_path)
+    (root / "rgb/FaceForensics++/manipulated_sequences/NeuralTextures").rename(tmp_path / "away")
+    write_image(root / "frames" / "071_054" / "000.png", 0, 8)
+    manifest = from_entries(
+        deepfakebench.scan(root, "FaceForensics++.json", compression="c23"), root
+    )
+    with pytest.raises(InputError, match=r"NeuralTextures/c23/frames/.*do(es)? not exist"):
+        manifest.validate()
+
+
 def test_a_video_that_deepfakebench_lists_in_several_splits_is_a_test_video(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

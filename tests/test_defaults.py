@@ -26,6 +26,7 @@ NEEDED = {
         "data.source.file=x.json",
     ],
     "yunet": ["data=synthetic"],
+    "mediapipe": ["data=synthetic"],
 }
 """What a choice needs beside itself."""
 

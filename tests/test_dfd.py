@@ -53,6 +53,15 @@ def test_all_videos_are_test_videos_unless_another_split_is_asked_for(tmp_path: 
     }
 
 
+def test_masks_of_the_same_names_belong_to_the_fakes(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    masks = root / "manipulated_sequences/DeepFakeDetection/masks/videos"
+    masks.mkdir(parents=True)
+    (masks / f"{FAKES[1]}.mp4").touch()
+    videos = [entry for entry in dfd.scan(root) if isinstance(entry, Video)]
+    assert [video.mask for video in videos] == [None, None, None, masks / f"{FAKES[1]}.mp4"]
+
+
 def test_held_out_videos_keep_together_what_shows_the_first_actor_but_not_the_second(
     tmp_path: Path,
 ) -> None:

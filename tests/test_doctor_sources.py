@@ -1,5 +1,6 @@
 """Copies as they are distributed, and the findings of the source that reads them."""
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -179,6 +180,22 @@ def test_folders_without_frames_are_left_out_and_told(tmp_path: Path) -> None:
     assert found["examples"][0].endswith(
         "original_sequences/youtube/c23/frames/000 holds no frames"
     )
+
+
+def test_fakes_that_all_lack_frames_are_told_in_a_few_lines(tmp_path: Path) -> None:
+    root = forensics(tmp_path / "ff")
+    for image in (root / "manipulated_sequences").rglob("*.png"):
+        image.unlink()
+    expected = {split: {"real": 2, "Deepfakes": 2} for split in ("train", "val", "test")}
+    source = functools.partial(FFPP.func, manipulations=["Deepfakes"], dataset="mine")
+    report = examined(module(root, source, expected=expected), tmp_path)
+    assert {
+        check: (one["severity"], one["count"]) for check, one in report["findings"].items()
+    } == {
+        "folders without frames": ("warning", 6),
+        "one class only": ("warning", 3),
+        "refused": ("fatal", 1),
+    }
 
 
 def test_only_the_dataset_of_the_data_is_compared_with_its_whole_copy(

@@ -21,7 +21,7 @@ from fmsd.cli.main import main
 from fmsd.console import progress
 from fmsd.data.description import describe_datasets
 from fmsd.data.extraction import opening
-from fmsd.data.extraction.faces import Face, YuNet
+from fmsd.data.extraction.faces import YuNet
 from fmsd.data.extraction.opening import open_video
 from fmsd.data.extraction.output import claim_work_folder
 from fmsd.data.extraction.recipe import Recipe
@@ -31,7 +31,7 @@ from fmsd.data.selected_frames import list_frames, load_test_datasets, load_trai
 from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted, folder
 from fmsd.errors import InputError
-from fmsd.runs.lock import try_lock
+from fmsd.lock import try_lock
 from fmsd.tasks.extract import extract
 from fmsd.tasks.pack import pack
 from tests.conftest import fmsd_command, write_image
@@ -71,11 +71,11 @@ def data(root: Path, **changes: Any) -> Selection:
 
 
 def files(out: Path) -> dict[str, bytes]:
-    """What an extraction wrote, but for the manifest."""
+    """What an extraction wrote, but for the manifest and its status."""
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.suffix != ".parquet"
+        if path.is_file() and path.suffix != ".parquet" and path.parent.name != ".status"
     }
 
 
@@ -600,25 +600,6 @@ def test_progress_in_a_file_is_a_line_now_and_then(caplog: pytest.LogCaptureFixt
         time.sleep(0.01)
         advance(2, note="57 frames/s")
     assert "Extracting: 2 of 4 videos, 57 frames/s, 0 min left" in caplog.text
-
-
-class Fatal:
-    """A detector whose process dies at the first image."""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        return {"name": "fatal"}
-
-    def __call__(self, image: np.ndarray) -> list[Face]:
-        os._exit(9)
-
-
-def test_a_process_that_dies_is_told_with_the_videos_it_was_at(tmp_path: Path) -> None:
-    root = tree(tmp_path / "videos", videos=1)
-    with pytest.raises(
-        InputError, match=r"A process died.*while extracting one of .*\.mp4.*move that video away"
-    ):
-        extract(data(root), Fatal, Recipe(frames=1), tmp_path / "crops")
 
 
 @pytest.fixture

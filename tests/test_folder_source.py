@@ -36,6 +36,7 @@ def test_folder_reads_splits_domains_and_videos(tree: Path) -> None:
         "split": "test",
         "compression": "",
         "pair": "",
+        "audio": "",
     }
     assert row == {"path": "test/swap/test1/1.png"} | described
 
@@ -69,7 +70,7 @@ def test_other_layouts_name_what_each_level_is(tmp_path: Path) -> None:
     ("layout", "real", "split", "message"),
     [
         ("{split}/{domain}", ["real"], None, r"does not fit the layout"),
-        ("{split}/{label}/{video}", ["real"], None, r"unknown fields \['label'\]"),
+        ("{split}/{label}/{video}", ["real"], None, "unknown fields label"),
         ("{split}/{domain}_{domain}", ["real"], None, r"holds {domain} more than once; write \*"),
         (
             "{split}/{split}/{video}/{video}/{domain}",
@@ -81,7 +82,7 @@ def test_other_layouts_name_what_each_level_is(tmp_path: Path) -> None:
             "{split}/{domain}/{video}",
             ["pristine"],
             None,
-            r"None of the folders \['real', 'swap'\] holds real images.*data\.source\.real",
+            r"None of the folders 'real', 'swap' holds real images.*data\.source\.real",
         ),
         ("*/{domain}/{video}", ["real"], None, r"data\.source\.split=train"),
         (

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import roc_auc_score
 
+from fmsd.cli.hydra_compat import parse_value
 from fmsd.cli.main import main
 from fmsd.data.frame import SCHEMA
 from fmsd.data.manifest import Manifest
@@ -18,9 +21,10 @@ from fmsd.data.score_keys import Reading
 from fmsd.data.score_matching import Matching, match_scores
 from fmsd.data.score_values import OUTCOME_WORDS
 from fmsd.errors import InputError
-from fmsd.metrics.coverage import OUTCOMES
 from fmsd.metrics.score_scale import as_logits
 from fmsd.metrics.table import compute_results, with_scores
+from fmsd.outcomes import OUTCOMES
+from fmsd.report.rows import load_rows
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
 from tests.conftest import write_image
@@ -37,7 +41,7 @@ def rows_of(dataset: str = "folder", root: str = "") -> pl.DataFrame:
             video = f"{domain}{number}"
             for index in range(3):
                 path = f"{root}test/{domain}/{video}/{video}_{index}.png"
-                about = (dataset, domain, f"{dataset}/{domain}/{video}", index, "test", "", "")
+                about = (dataset, domain, f"{dataset}/{domain}/{video}", index, "test", "", "", "")
                 rows.append((path, int(domain == "swap"), *about))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -75,7 +79,7 @@ def refusal(capsys: pytest.CaptureFixture[str], tree: Path, file: Path, *words: 
     given = [f"scores={file}", "data=folder", f"data.root={tree}", f"out={out}", *words]
     capsys.readouterr()
     assert main(["import", *given]) == 2
-    assert not out.parent.exists()
+    assert not out.exists()
     (sentence,) = re.findall("^fmsd: .*", capsys.readouterr().err, re.MULTILINE)
     assert sentence.isprintable()
     return sentence
@@ -223,7 +227,7 @@ def test_columns_by_words(tmp_path: Path) -> None:
     assert file.table["score"].to_list() == [0.25]
     for columns, sentence in {
         ("score", "prob"): "has no column prob; it has Image_Path, fake prob",
-        ("score", None): "columns gives score the name None",
+        ("score", None): "columns gives score the name null",
         ("path", "a"): "columns has path, which is none of key, score, dataset, label",
     }.items():
         with pytest.raises(InputError, match=sentence):
@@ -231,6 +235,53 @@ def test_columns_by_words(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": 1}')
     with pytest.raises(InputError, match="columns would have no effect"):
         read_scores(tmp_path / "a.json", {"key": "a"})
+
+
+CIRCLES: Mapping[str, tuple[str, dict[str, str | None]]] = {
+    "two keys and scores": ("path,video,prob,logit\na,v,1,2\n", {"key": "path", "score": "prob"}),
+    "blanks, colons and quotes": (
+        'img path,video: id,"my ""logit\'",label\na,v,1,odd\n',
+        {"key": "img path", "score": "my \"logit'"},
+    ),
+    "names that are other values": ("Null,0,label\na,0.5,odd\n", {"key": "Null", "score": "0"}),
+    "labels": ("path,video,score,label\na,v,1,odd\n", {"key": "path", "score": "score"}),
+}
+
+
+@pytest.mark.parametrize("name", CIRCLES)
+def test_the_remedies_of_columns_lead_to_an_end(name: str, tmp_path: Path) -> None:
+    text, wanted = CIRCLES[name]
+    (tmp_path / "a.csv").write_text(text)
+    columns: Any = {}
+    for _ in range(4):
+        try:
+            file = read_scores(tmp_path / "a.csv", columns)
+            break
+        except InputError as error:
+            words = shlex.split(error.remedy[error.remedy.index("columns=") :].partition("; ")[0])
+            columns = parse_value(words[0].removeprefix("columns="))
+            named = [role for role, column in columns.items() if column == "NAME"]
+            columns |= {role: wanted[role] for role in named}
+    assert file.table.height == 1
+    assert file.columns.items() >= wanted.items()
+
+
+def test_columns_that_are_values_or_numbers_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a.png,0.5\nb.png,1\n")
+    with pytest.raises(InputError, match="if these are values, write a first line such as path,sc"):
+        read_scores(path, {})
+    path.write_text("# of May\npath,score\na,1\n")
+    with pytest.raises(InputError, match="it has # of May; give it a column of keys and one of"):
+        read_scores(path, {})
+    path.write_text("0,1\nb.png,1\n")
+    assert read_scores(path, {"key": 0, "score": 1}).columns == {"key": "0", "score": "1"}
+    path.write_text("path,score,score\na,1,1\n")
+    for columns in ({}, {"score": "score"}):
+        with pytest.raises(InputError, match="rename one of them in the file"):
+            read_scores(path, columns)
+    with pytest.raises(InputError, match="gives the column path two roles"):
+        read_scores(path, {"key": "path", "score": "path"})
 
 
 ROOT = Path("/place/of the data")
@@ -329,6 +380,39 @@ def test_keys_that_are_not_certain_are_refused() -> None:
     assert (len(found.unmatched), len(found.missing)) == (1, 2 * VIDEOS - 1)
 
 
+FOREIGN: Mapping[str, Callable[[str], str]] = {
+    "/home/them/x": lambda path: f"/home/them/x/{path}",
+    "D:/x y": lambda path: f"D:\\x y\\{path}",
+    "crops": lambda path: f"crops/{path}",
+    f"{ROOT}/test": lambda path: path.removeprefix("test/"),
+}
+
+
+ROOTS = [(root, level) for root in FOREIGN for level in ("frame", "video")]
+ROOTS.remove((f"{ROOT}/test", "video"))  # ids without the dataset, which are found
+
+
+@pytest.mark.parametrize(("root", "level"), ROOTS)
+def test_the_root_of_keys_that_are_not_found_is_computed(root: str, level: str) -> None:
+    table = rows_of()
+    paths = table["path"] if level == "frame" else table["path"].str.extract("(.+)/[^/]+$").unique()
+    keys = ["of training.png", *map(FOREIGN[root], paths)]
+    with pytest.raises(InputError) as caught:
+        matched(as_file(keys))
+    (word, *_) = shlex.split(caught.value.remedy.removeprefix("give "))
+    assert word.rstrip(",") == f"root={root}"
+    found = matched(as_file(keys), root=word.rstrip(",").removeprefix("root="))
+    assert (found.reading.level, len(found.unmatched), len(found.missing)) == (level, 1, 0)
+
+
+def test_names_are_proposed_where_they_are_found() -> None:
+    with pytest.raises(InputError, match="give by=name to compare names alone") as caught:
+        matched(as_file(["/x/real0_0.png"]))
+    assert "root=" not in caught.value.remedy
+    with pytest.raises(InputError, match="correct its keys, or give the data that they are of"):
+        matched(as_file(["/x/another.png"]))
+
+
 def test_names_and_paths_of_two_datasets() -> None:
     one, other = rows_of("one"), rows_of("two")
     tests = {"one": Manifest(one, Path("/one")), "two": Manifest(other, Path("/two"))}
@@ -401,6 +485,75 @@ def test_logits_and_scores_of_any_scale(tree: Path, tmp_path: Path) -> None:
     assert_results(found.filter(metric="auc"), wanted.filter(metric="auc"))
 
 
+def test_the_metrics_of_scores_are_those_of_any_affine_map_of_them(
+    tree: Path, tmp_path: Path
+) -> None:
+    table = scored_rows().with_columns(score=pl.col("score").log())
+    found = []
+    for name, scores in {
+        "plain": table["score"],
+        "mapped": 1e-7 * table["score"] - 300,
+        "mirrored": 1e9 - 1e6 * table["score"],
+    }.items():
+        file = written_csv(table.select("path", score=scores), tmp_path / f"{name}.csv")
+        higher = "higher=real" if name == "mirrored" else "higher=fake"
+        run = imported(tree, file, tmp_path / name, "scale=score", higher)
+        found.append(run.results().drop("stamp", "run", strict=False))
+    videos = table.group_by("video").agg(pl.col("label").first(), pl.col("score").mean())
+    for level, rows in (("frame", table), ("video", videos)):
+        auc = found[0].filter(metric="auc", level=level)["value"].item()
+        assert auc == pytest.approx(roc_auc_score(rows["label"], rows["score"]), abs=1e-12)
+    for other in found[1:]:
+        assert found[0].drop("value").equals(other.drop("value"))
+        np.testing.assert_allclose(found[0]["value"], other["value"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("outlier", [1e30, -3.4e38])
+def test_an_outlier_leaves_the_others_ranked(
+    outlier: float, tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = scored_rows().with_columns(
+        score=pl.when(pl.int_range(pl.len()) == 5).then(outlier).otherwise("score")
+    )
+    file = written_csv(table.select("path", "score"), tmp_path / "a.csv")
+    run = imported(tree, file, tmp_path / "run", "scale=score")
+    auc = run.results().filter(metric="auc", level="frame")["value"].item()
+    assert auc == pytest.approx(roc_auc_score(table["label"], table["score"]), abs=1e-12)
+    assert "their distances are lost" in caplog.text
+    assert f"{outlier:g}" in caplog.text
+
+
+def test_what_a_killed_import_leaves_is_begun_anew(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written_csv(scored_rows().select("path", "score"), tmp_path / "a.csv")
+    whole = imported(tree, file, tmp_path / "whole")
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "config.yaml").write_text(whole.config.read_text())
+    (left / "missing.csv").write_text("of another file")
+    run = imported(tree, file, left)
+    names = ({path.name for path in place.iterdir()} for place in (left, whole.folder))
+    assert next(names) == next(names)
+    assert run.results().equals(whole.results())
+
+
+def test_a_record_with_other_words_is_damaged(tree: Path, tmp_path: Path) -> None:
+    file = written_csv(scored_rows().select("path", "score"), tmp_path / "a.csv")
+    run = imported(tree, file, tmp_path / "run")
+    record = run.record()
+    wrong = {
+        "kind": "weights", "scale": "\x1b[31m", "higher": 1, "levels": [], "file": "a\nb",
+        "sha256": "../x", "detector": 3,
+    }  # fmt: skip
+    for key, value in wrong.items():
+        changed = record | {"external": record["external"] | {key: value}}
+        (run.folder / "run.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=rf"run.json is damaged: 'external.{key}") as caught:
+            load_rows(tmp_path)
+        assert str(caught.value).isprintable()
+
+
 def test_polarity_is_checked(
     tree: Path,
     tmp_path: Path,
@@ -431,6 +584,8 @@ def test_incomplete_scores(tree: Path, tmp_path: Path, capsys: pytest.CaptureFix
     sentence = refusal(capsys, tree, file)
     assert "have a score" in sentence
     assert "coverage=exclude" in sentence
+    listed = tmp_path / "made" / "run.missing.csv"
+    assert f"{listed} lists the frames without a score" in sentence
     run = imported(tree, file, tmp_path / "run", "coverage=exclude")
     out = capsys.readouterr().out
     assert "\x1b" not in out
@@ -440,6 +595,7 @@ def test_incomplete_scores(tree: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert unmatched["key"].to_list() == ["../../x", "'=1+1", "a\nb", "\x1b[31mred"]
     lacking = table.filter(pl.int_range(pl.len()) % 10 == 3)
     assert set(missing["key"]) == set(lacking["path"])
+    assert listed.read_text() == (run.folder / "missing.csv").read_text()
     predictions = read_predictions(run.folder / "predictions" / "folder.parquet")
     assert predictions.height == table.height
     assert predictions.filter(pl.col("logit").is_null())["outcome"].unique().to_list() == [

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from fmsd import tensor_cache
 from fmsd.engine.checkpoints import (
     BEST,
     LAST,
@@ -155,7 +156,7 @@ def test_damaged_directions_in_the_cache_are_computed_again(
         if damage == "NaN":
             tensors["u"].fill_(torch.nan)
         else:
-            del tensors[svd_cache.CHECKSUM]
+            del tensors[tensor_cache.CHECKSUM]
         save_file(tensors, path)
     again = svd_cache.cached_directions(weight, 4)
     assert all(torch.equal(one, other) for one, other in zip(right, again, strict=True))

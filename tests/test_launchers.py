@@ -219,7 +219,7 @@ def test_ray_runs_the_jobs_of_a_sweep_where_it_is_installed(
         assert "install it with: pip install 'fmsd[ray]'" in capsys.readouterr().err
         assert not (faces / "sweeps").exists()
         pytest.skip(
-            "hydra-ray-launcher is not installed: it wants older versions of packages than ours"
+            "hydra-ray-launcher is not installed: it declares older versions of packages than ours"
         )
     assert main([*TINY, "seed=0,1", "hydra/launcher=ray_jobs"]) == 0
     assert "2 done." in told(capsys)

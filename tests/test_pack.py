@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from fmsd.checks import parse_size
 from fmsd.cli.main import main
 from fmsd.data import pack
 from fmsd.data.entries import from_entries
@@ -24,7 +25,6 @@ from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.data.selected_frames import load_or_scan
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
-from fmsd.tasks.pack import parse_size
 from fmsd.types import Frames
 from tests.conftest import write_image
 

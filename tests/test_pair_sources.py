@@ -13,7 +13,7 @@ from fmsd.cli.main import main
 from fmsd.data.entries import from_entries
 from fmsd.data.extraction.faces import YuNet
 from fmsd.data.extraction.recipe import Recipe
-from fmsd.data.frame import REAL, Entry, Frame
+from fmsd.data.frame import LATER_COLUMNS, REAL, Entry, Frame
 from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.data.selected_frames import list_frames
 from fmsd.data.selection import Selection
@@ -238,7 +238,7 @@ def test_a_manifest_of_an_earlier_version_is_read_without_pairs(tmp_path: Path) 
     manifest = described(tmp_path)
     manifest.write(tmp_path / "new.parquet")
     assert read_manifest(tmp_path / "new.parquet", tmp_path).table.equals(manifest.table)
-    manifest.table.drop("pair").write_parquet(tmp_path / "old.parquet")
+    manifest.table.drop(LATER_COLUMNS).write_parquet(tmp_path / "old.parquet")
     old = read_manifest(tmp_path / "old.parquet", tmp_path).validate()
     assert old.table["pair"].to_list() == [""] * 4
     assert old.table.columns == manifest.table.columns
@@ -257,7 +257,7 @@ DIGEST = "a87f2022c0a604e274bfcd682edd784bb4cc09bf465dfea48431147c9edcd93c"
 
 
 def test_index_replaces_a_manifest_of_an_earlier_version(tmp_path: Path) -> None:
-    described(tmp_path).table.drop("pair").write_parquet(tmp_path / "m.parquet")
+    described(tmp_path).table.drop(LATER_COLUMNS).write_parquet(tmp_path / "m.parquet")
     words = ["index", "data=table", f"data.root={tmp_path}", f"out={tmp_path}/m.parquet"]
     assert main(words) == 0
     assert set(read_manifest(tmp_path / "m.parquet", tmp_path).table["pair"]) == {"", "d/r"}

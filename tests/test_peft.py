@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 from torch.nn import functional
 
+from fmsd import tensor_cache
 from fmsd.errors import InputError
 from fmsd.linalg import SMALL, DirectionSplit, Factors, dense_product, singular_directions
 from fmsd.models.detector import Detector, detector
@@ -639,7 +640,7 @@ def test_directions_are_computed_where_no_cache_can_be_written(
     """
     weight = torch.randn(SMALL + 1, SMALL + 2)
     expected = singular_directions(weight, 2)
-    svd_cache._warn.cache_clear()
+    tensor_cache._warn.cache_clear()
     monkeypatch.setenv("FMSD_CACHE", place)
     for _ in range(2):
         assert all(

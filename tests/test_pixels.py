@@ -7,9 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
 import pytest
 
+from fmsd.data.extraction.crops import process_video
+from fmsd.data.extraction.faces import YuNet
 from fmsd.data.extraction.hdr import (
     HDR_PEAK,
     SDR_WHITE,
@@ -19,7 +22,10 @@ from fmsd.data.extraction.hdr import (
     pq_inverse_eotf,
     tone_map,
 )
+from fmsd.data.extraction.outcomes import picture_warnings, summarize_record
 from fmsd.data.extraction.pixels import apply_display_matrix
+from fmsd.data.extraction.recipe import Recipe
+from fmsd.data.extraction.source_videos import SourceVideo
 from fmsd.data.extraction.video import sample_video
 from fmsd.errors import InputError
 from tests.films import film, tagged, turned, walk
@@ -293,3 +299,110 @@ def test_a_quarter_turn_does_not_mirror(tmp_path: Path) -> None:
     assert sample.image is not None
     assert sample.image.shape == (96, 64, 3)
     assert np.argwhere(sample.image[..., 1] > 150).mean(0) == pytest.approx([15.5, 55.5], abs=1)
+
+
+# ---- as FFmpeg's own filters convert
+
+
+Size = tuple[int, int]
+
+
+def waves(width: int, height: int) -> np.ndarray:
+    """A smooth picture of many colours."""
+    y, x = np.mgrid[:height, :width] / 64
+    return np.stack([np.sin(3 * x + 1), np.cos(2 * y + x), np.sin(2 * x - 3 * y)], -1) * 80 + 128
+
+
+def coded_clip(path: Path, codec: str, form: str, space: int, span: int, size: Size) -> Path:
+    """A clip whose frames declare matrix and range (numbers of H.273 and FFmpeg)."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, 25, options=CODECS[codec])
+        stream.width, stream.height = size
+        stream.pix_fmt = form
+        context = stream.codec_context
+        context.colorspace, context.color_range = space, span
+        frame = av.VideoFrame.from_ndarray(waves(*size).round().astype(np.uint8), format="rgb24")
+        frame = frame.reformat(format=form, dst_colorspace=5, dst_color_range=span)
+        frame.colorspace, frame.color_range = space, span
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def filtered(path: Path, matrix: str, span: str) -> np.ndarray:
+    """The first frame by FFmpeg's filter graph with explicit matrices and ranges."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        graph = av.filter.Graph()
+        options = f"in_color_matrix={matrix}:in_range={span}:out_range=pc"
+        steps = [
+            graph.add_buffer(template=stream),
+            graph.add("scale", f"{options}:flags=bicubic+accurate_rnd+full_chroma_int"),
+            graph.add("format", "pix_fmts=rgb24"),
+            graph.add("buffersink"),
+        ]
+        for one, other in itertools.pairwise(steps):
+            one.link_to(other)
+        graph.configure()
+        graph.push(next(container.decode(stream)))
+        frame = graph.pull()
+        assert isinstance(frame, av.VideoFrame)
+        return frame.to_ndarray()
+
+
+CODECS = {
+    "libx264": {"qp": "4"},
+    "libx265": {"x265-params": "qp=6:log-level=none"},
+    "libvpx-vp9": {"crf": "4"},
+    "ffv1": {},
+}
+FORMS = [
+    ("libx264", "yuv420p", (64, 48), "a.mp4"),
+    ("libx264", "yuv422p10le", (64, 48), "a.mkv"),
+    ("libx265", "yuv420p10le", (64, 48), "a.mp4"),
+    ("libvpx-vp9", "yuv420p", (65, 49), "a.webm"),
+    ("ffv1", "yuv420p", (65, 49), "a.mkv"),
+    ("ffv1", "yuv420p10le", (63, 47), "a.mkv"),
+    ("ffv1", "yuv444p12le", (65, 49), "a.mkv"),
+]
+SPACES = {1: "bt709", 2: "bt601", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}
+"""Matrices by their number in H.273; an undeclared one is FFmpeg's default."""
+
+
+@pytest.mark.parametrize(("codec", "form", "size", "name"), FORMS)
+def test_colours_are_those_of_ffmpeg_s_filters_with_explicit_matrices_and_ranges(
+    tmp_path: Path, codec: str, form: str, size: Size, name: str
+) -> None:
+    """Within two grey levels on average; another matrix or range is farther off."""
+    for space, span in itertools.product(SPACES, (1, 2)):
+        path = coded_clip(tmp_path / name, codec, form, space, span, size)
+        (sample,) = sample_video(path, 1)
+        assert sample.image is not None
+        right = filtered(path, SPACES[space], ("tv", "pc")[span - 1]).astype(int)
+        assert sample.image.shape == right.shape == (size[1], size[0], 3)
+        apart = np.abs(sample.image - right)
+        assert apart.max() <= 8
+        assert apart.mean() <= 2.2
+        other = "bt601" if space in (1, 7) else "bt709"
+        for matrix, declared in ((other, span), (SPACES[space], 3 - span)):
+            if declared == 1 and span == 2 and form == "yuv420p":
+                continue  # decoded as yuvj420p, which FFmpeg takes for full range in any case
+            wrong = filtered(path, matrix, ("tv", "pc")[declared - 1])
+            assert np.abs(sample.image - wrong.astype(int)).mean() > apart.mean() + 0.4
+
+
+def test_an_interlaced_film_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", 25, options={"x264-params": "tff=1"})
+        stream.height, stream.width, stream.pix_fmt = 128, 192, "yuv420p"
+        for number, image in enumerate(walk(4)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    source = SourceVideo("a", path, (), 1, "mine", "swap", "test", "")
+    record, _ = process_video(source, YuNet(), Recipe())
+    assert record["picture"]["interlaced"]
+    (said, *_) = picture_warnings([summarize_record(record, Recipe())])
+    assert said.startswith("Interlaced: in 1 of 1 videos, a among them")

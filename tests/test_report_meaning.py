@@ -52,6 +52,10 @@ def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> 
                 f"{point.threshold:.4f} FPR {rate:.1f} % [{low:.1f}, {high:.1f}]"
             )
         assert [cell.endswith("no verdict") for cell in row[1:]] == [True, True, False]
+    _, *of_runs = tables(page, "transfer")
+    for table in of_runs:
+        assert [row[-2:] for row in table] == [["-", "-"]] * len(table), "there is no verdict"
+    assert len(of_runs) == 2
     assert selection_sentence("iid") in page.read_text()
     assert "Without predictions of a validation split: &lt;b&gt;." in page.read_text()
 

@@ -82,3 +82,29 @@ def test_a_report_does_not_fail_for_its_papers(
     assert f"{tmp_path / 'site/odd/conf/references.bib'} is no bibliography" in told
     assert f"What the expert '{'x' * 60}' of {merge.folder} was trained with" in told
     assert f"What the expert '3' of {merge.folder} was trained with" in told
+
+
+EXTERNAL = {
+    "kind": "detector", "scale": "logit", "higher": "fake", "sha256": "0" * 64,
+    "levels": ["frame", "video"],
+}  # fmt: skip
+
+
+def test_a_detector_of_other_code_is_named_and_its_tests_are_cited(tmp_path: Path) -> None:
+    """Nothing of its record is trusted: neither a path nor what a browser would run."""
+    finished(tmp_path / "runs" / "own", ["method=lora"], 0, choices={"method": "lora"})
+    for name, label in (("one", None), ("two", "<b>theirs")):
+        finished(
+            tmp_path / "runs" / name,
+            [f"detector={name}"],
+            0,
+            external=EXTERNAL | {"detector": f"/secret/{name}.py"},
+            label=label,
+            choices={},
+            manifests={"test": {"celebdf_v2": {}}},
+        )
+    report(tmp_path / "runs", out=tmp_path / "out", resamples=0, differ=["all"])
+    section = (tmp_path / "out" / "report.html").read_text().partition('<section id="papers">')[2]
+    assert "No paper is known for the detector &lt;b&gt;theirs, the detector one.py" in section
+    assert "for data=celebdf_v2 (rows " in section
+    assert "/secret" not in section

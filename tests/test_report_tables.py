@@ -51,6 +51,8 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(
         "n_frames",
         "n_videos",
         "n_real_videos",
+        "n_expected",
+        "n_scored",
         "run",
         "seed",
         "low",

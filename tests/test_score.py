@@ -34,7 +34,7 @@ from torch import nn
 class Bright:
     """Means of pixels, of 0 to 255."""
 
-    size, output, higher = 16, "score", "fake"
+    size, scale, higher = 16, "score", "fake"
 
     def __call__(self, images):
         assert images.dtype == torch.uint8 and images.shape[1:] == (3, 16, 16)
@@ -42,22 +42,22 @@ class Bright:
 
 
 class Net(nn.Module):
-    size, mean, std, output, higher = 16, [0.5, 0.4, 0.3], (0.2, 0.2, 0.2), "logit", "fake"
+    size, mean, std, scale, higher = 16, [0.5, 0.4, 0.3], (0.2, 0.2, 0.2), "logit", "fake"
 
-    def __init__(self, weights=None, scale=1.0):
+    def __init__(self, weights=None, factor=1.0):
         super().__init__()
-        self.scale = scale
+        self.factor = factor
         self.norm = nn.BatchNorm2d(3)
 
     def forward(self, images):
         assert images.dtype == torch.float32 and torch.is_inference_mode_enabled()
-        return self.scale * self.norm(images).mean((1, 2, 3))[:, None]
+        return self.factor * self.norm(images).mean((1, 2, 3))[:, None]
 
 
 class Files:
     """Red at one place of a file, as a probability."""
 
-    takes, output, higher = "path", "probability", "fake"
+    takes, scale, higher = "path", "probability", "fake"
 
     def __call__(self, paths):
         assert all(Path(path).is_absolute() for path in paths)
@@ -67,7 +67,7 @@ class Files:
 class Moody(Bright):
     """Fails in some way on the images whose first pixel has an even red."""
 
-    output = "logit"
+    scale = "logit"
 
     def __init__(self, how):
         self.how = how
@@ -84,6 +84,29 @@ class Moody(Bright):
         if self.how == "infinite":
             scores[bad] = -torch.inf
         return scores[~bad].tolist() if self.how == "short" else scores.numpy()
+
+
+class Single(Bright):
+    """Takes one image at a time."""
+
+    def __call__(self, images):
+        if len(images) > 1:
+            raise ValueError("one at a time")
+        return super().__call__(images)
+
+
+class Outlier(Bright):
+    """One image has a score far from all others."""
+
+    def __init__(self):
+        self.called = False
+
+    def __call__(self, images):
+        scores = super().__call__(images)
+        if not self.called:
+            scores[1] = 1e30
+        self.called = True
+        return scores
 
 
 def constant():
@@ -133,6 +156,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _in_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+
+
+@pytest.fixture(scope="module")
+def damaged(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same data, in which one image cannot be decoded."""
+    root = tmp_path_factory.mktemp("damaged") / "data"
+    shutil.copytree(place / "data", root)
+    image = root / "test" / "real" / "test0" / "0.png"
+    image.write_bytes(image.read_bytes()[:60])
+    return root
 
 
 DATA = ["data=folder", "data.root=data", "data.workers=0"]
@@ -223,10 +256,10 @@ def test_a_score_of_unknown_scale_has_no_probabilities_in_a_report(
 def test_scores_of_one_detector_on_several_datasets_are_one_row(
     place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = ["data.name=other", "args.scale=2"]
-    assert score("Net", tmp_path / "one", "args.scale=2") == 0
+    other = ["data.name=other", "args.factor=2"]
+    assert score("Net", tmp_path / "one", "args.factor=2") == 0
     assert score("Net", tmp_path / "two", *other) == 0
-    assert score("Net", tmp_path / "three", "args.scale=3") == 0
+    assert score("Net", tmp_path / "three", "args.factor=3") == 0
     rows = load_rows(tmp_path)
     assert sorted(len(row.runs) for row in rows) == [1, 2]
     (joined,) = (row for row in rows if len(row.runs) == 2)
@@ -237,7 +270,7 @@ def test_scores_of_one_detector_on_several_datasets_are_one_row(
 def test_a_module_is_normalised_and_does_not_train(place: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"weights")
-    assert score("Net", tmp_path / "run", f"args.weights={weights}", "args={scale: 2}") == 0
+    assert score("Net", tmp_path / "run", f"args.weights={weights}", "args={factor: 2}") == 0
     record = Run(tmp_path / "run").record()
     assert record["external"]["files"] == {"weights": hashlib.sha256(b"weights").hexdigest()}
     assert (record["external"]["mean"], record["external"]["std"]) == ([0.5, 0.4, 0.3], [0.2] * 3)
@@ -292,7 +325,7 @@ def test_what_goes_wrong_is_an_outcome_of_its_frames(
     assert results["n_failed"][0] == bad.sum()
     good = table.filter(outcome="scored")
     assert results["value"][0] == pytest.approx(roc_auc_score(good["label"], good["logit"]))
-    failures = [each.message for each in caplog.records if "The detector failed" in each.message]
+    failures = [each.message for each in caplog.records if "count as failed" in each.message]
     assert len(failures) == 1, "the first alone"
     assert ("Traceback" in failures[0]) == (how in ("crash", "exit"))
     assert "external_detector.py" not in failures[0]
@@ -326,11 +359,10 @@ def test_too_few_scores_are_refused_and_no_run_is_written(
 
 
 @pytest.mark.parametrize("factory", ["Bright", "Files"])
-def test_images_that_cannot_be_read_are_counted(factory: str, place: Path, tmp_path: Path) -> None:
-    shutil.copytree(place / "data", tmp_path / "data")
-    damaged = tmp_path / "data" / "test" / "real" / "test0" / "0.png"
-    damaged.write_bytes(damaged.read_bytes()[:60])
-    words = [f"data.root={tmp_path / 'data'}", "coverage=exclude"]
+def test_images_that_cannot_be_read_are_counted(
+    factory: str, damaged: Path, tmp_path: Path
+) -> None:
+    words = [f"data.root={damaged}", "coverage=exclude"]
     assert score(factory, tmp_path / "run", *words) == 0
     table = predictions(tmp_path / "run")
     assert table.filter(outcome="unreadable")["path"].to_list() == ["test/real/test0/0.png"]
@@ -339,15 +371,14 @@ def test_images_that_cannot_be_read_are_counted(factory: str, place: Path, tmp_p
 
 
 def test_logits_that_are_none_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert score("Bright", tmp_path / "run", "output=logit") == 0
-    assert "are logits above 36.8" in caplog.text
-    assert "declare output=score" in caplog.text
+    assert score("Bright", tmp_path / "run", "scale=logit") == 0
+    assert "as those of all logits above 36.8 are; scale=score keeps their order" in caplog.text
 
 
 def test_a_constant_score_of_different_images_is_a_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["size=8", "output=probability", "higher=fake"]
+    words = ["size=8", "scale=probability", "higher=fake"]
     assert score("constant", tmp_path / "run", *words) == 2
     assert "the same score, so they count as failed" in caplog.text
     assert "have a score (the others:" in capsys.readouterr().err
@@ -365,12 +396,67 @@ def test_refused_scores_are_kept_for_an_import(
     assert str(kept) in "".join(capsys.readouterr().err.split("\n"))
     before = kept.read_text()
     assert score("Moody", run, "args.how=none", "coverage=refuse") == 2
-    assert kept.read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == [kept.name], "the same again"
+    kept.write_text("mine")
+    assert score("Moody", run, "args.how=none", "coverage=refuse") == 2
+    assert kept.read_text() == "mine"
     assert (tmp_path / "run.scores2.csv").read_text() == before
-    assert score("Moody", run, "args.how=none", "coverage=exclude") == 0
-    words = ["scale=logit", "higher=fake", "coverage=exclude", f"out={tmp_path / 'again'}"]
-    assert main(["import", f"scores={kept}", *DATA[:2], *words]) == 0
-    assert values(tmp_path / "again") == pytest.approx(values(run))
+
+
+@pytest.mark.parametrize(
+    ("detector", "given"),
+    {
+        "Net": ["scale=logit", "higher=fake"],
+        "Files": ["scale=probability", "higher=fake"],
+        "Outlier": ["scale=score", "higher=real"],
+    }.items(),
+)
+def test_an_import_of_the_written_scores_has_the_same_predictions(
+    detector: str, given: list[str], damaged: Path, tmp_path: Path
+) -> None:
+    words = [*given, f"data.root={damaged}"]
+    run, again = tmp_path / "run", tmp_path / "again"
+    assert score(detector, run, *words, "coverage=exclude") == 0
+    assert score(detector, tmp_path / "refused", *words, "coverage=refuse") == 2
+    kept = tmp_path / "refused.scores.csv"
+    words = [*given, "coverage=exclude", f"out={again}", "data=folder", f"data.root={damaged}"]
+    assert main(["import", f"scores={kept}", *words]) == 0
+    one, other = (predictions(place).drop("content", strict=False) for place in (run, again))
+    assert one.equals(other)
+    assert values(run) == values(again)
+    assert values(run, "video") == values(again, "video")
+
+
+def test_what_a_killed_command_leaves_is_begun_anew(
+    bright: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = tmp_path / "left"
+    (left / "predictions").mkdir(parents=True)
+    shutil.copyfile(bright / "config.yaml", left / "config.yaml")
+    (left / "predictions" / "other.parquet").write_text("half")
+    assert main(["verify", f"run={left}"]) == 2
+    assert "give the command again that began it" in " ".join(capsys.readouterr().err.split())
+    assert score("Bright", left, "higher=real") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "unfinished and different from this one in higher; choose another folder" in error
+    assert score("Bright", left) == 0
+    assert {path.name for path in (left / "predictions").iterdir()} == {"folder.parquet"}
+    assert predictions(left).equals(predictions(bright))
+    assert score("Bright", left) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_batch_that_is_tried_again_is_said_once_for_each_dataset(
+    tmp_path: Path, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert score("Single", tmp_path / "run", "data.batch_size=8") == 0
+    said = [each.message for each in caplog.records if "one by one" in each.message]
+    assert said == [
+        "The detector failed on a batch of 8 frames of folder: ValueError: one at a time "
+        f"({MODULE}.py, line {CODE[: CODE.index('one at a time')].count(chr(10)) + 1}). The frames "
+        "of such batches are scored one by one."
+    ]
+    assert predictions(tmp_path / "run").columns[-1] == "content", "all have a score"
 
 
 def test_seeds_of_a_detector_are_seeds_of_a_row(place: Path, tmp_path: Path) -> None:
@@ -383,7 +469,7 @@ def test_seeds_of_a_detector_are_seeds_of_a_row(place: Path, tmp_path: Path) -> 
 def test_a_detector_that_always_fails_ends_early(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["size=8", "output=logit", "higher=fake"]
+    words = ["size=8", "scale=logit", "higher=fake"]
     assert score("always", tmp_path / "run", *words, "args.what=error") == 1
     error = capsys.readouterr().err
     assert "failed on all of the first 32 frames (ValueError: wrong layer (" in error
@@ -406,9 +492,9 @@ REFUSED = {
     f"detector=py:{MODULE}:Moody": "missing a required argument: 'how'); give them as args.NAME",
     f"detector=py:{MODULE}:Bright args.x=1": "unexpected keyword argument 'x'",
     f"detector=py:{MODULE}:constant": "does not declare the size of its images",
-    f"detector=py:{MODULE}:constant size=8": "does not declare its output",
-    f"detector=py:{MODULE}:constant size=8 output=logit": "does not declare its higher",
-    f"detector=py:{MODULE}:Bright output=logits": "declares logits as its output",
+    f"detector=py:{MODULE}:constant size=8": "does not declare its scale",
+    f"detector=py:{MODULE}:constant size=8 scale=logit": "does not declare its higher",
+    f"detector=py:{MODULE}:Bright scale=logits": "declares logits as its scale",
     f"detector=py:{MODULE}:Bright size=0": "declares 0 as the size",
     f"detector=py:{MODULE}:Bright mean=[1,1,1]": "does not declare its std",
     f"detector=py:{MODULE}:Bright mean=[1,1,1] std=[1,0,1]": "std that is not positive",
@@ -514,7 +600,7 @@ def test_our_own_run_as_a_foreign_detector_has_the_same_results(tmp_path: Path) 
         patch.chdir(tmp_path)
         assert main(["train", *few, *DATA, "hydra.run.dir=trained"]) == 0
         assert main(["evaluate", "run=trained", *DATA, "hydra.run.dir=evaluated"]) == 0
-        declared = ["mean=null", "std=null", "size=64", "output=logit", "higher=fake"]
+        declared = ["mean=null", "std=null", "size=64", "scale=logit", "higher=fake"]
         named = ["detector=py:own_run_of_tests:own", "args.run=trained"]
         assert main(["score", *named, *declared, *DATA, "out=scored"]) == 0
         shutil.rmtree("trained")

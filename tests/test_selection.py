@@ -93,8 +93,8 @@ def test_without_a_validation_split_training_videos_are_held_out(
         ),
         (
             {"batches": "mixed"},
-            r"data\.batches=mixed is unknown; choose one of shuffle, balanced, natural, pairs, "
-            r"balanced_pairs, natural_pairs",
+            r"data\.batches=mixed is unknown; choose one of shuffle, shards, balanced, natural, "
+            r"pairs, balanced_pairs, natural_pairs",
         ),
     ],
 )

@@ -33,6 +33,11 @@ TOKENS = {
     "ffpp": "071",
     "ffpp by DeepfakeBench's split": "071",
     "table": "test1",
+    "deepspeak": "diff2lip-4903-4131-playht",
+    "idforge": "id00_scene_0_roop",
+    "polyglotfake": "es_1",
+    "lavdf": "000004",
+    "avdeepfake1m_pp": "fake_video",
 }
 
 

@@ -34,7 +34,7 @@ def manifest(videos: list[tuple[str, str, str, str, str]], root: Path) -> Manife
     rows = [
         (
             f"{number}.png", int(domain != REAL), dataset, domain,
-            video_id(dataset, domain, compression, name), 0, split, compression, "",
+            video_id(dataset, domain, compression, name), 0, split, compression, "", "",
         )
         for number, (dataset, split, domain, compression, name) in enumerate(videos)
     ]  # fmt: skip

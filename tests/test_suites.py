@@ -143,10 +143,15 @@ def test_the_stamps_of_a_dataset_do_not_depend_on_the_suite(folder: Path) -> Non
 
 
 def test_an_evaluation_has_the_run_s_suite_and_tells_that_it_is_incomplete(
-    folder: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
+    file = tmp_path / "config" / "fmsd" / "roots.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("dfd: /gone\n")
     record = evaluated(folder, "same")
     assert (record["suite"], record["skipped"]) == ("mine", ["dfd"])
+    assert f"/gone, the root of dfd by dfd in {file}, is no folder." in caplog.messages
+    assert "The test dataset dfd is skipped: its root is not given" in caplog.text
     assert "The suite mine is incomplete: 2 of its 3 datasets are tested." in caplog.text
 
 

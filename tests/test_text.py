@@ -13,28 +13,38 @@ import pytest
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry
 from fmsd.data.sources import (
+    avdeepfake1m_pp,
     celebdf,
     deeperforensics,
     deepfakebench,
+    deepspeak,
     df40,
     dfdc,
     dfdcp,
     fakeavceleb,
     ffpp,
     folder,
+    idforge,
+    lavdf,
+    polyglotfake,
     table,
 )
 from fmsd.data.sources.text import read_csv_table, read_json, read_text
 from fmsd.errors import InputError
 from tests import (
+    test_avdeepfake1m_pp,
     test_celebdf,
     test_deeperforensics,
     test_deepfakebench,
+    test_deepspeak,
     test_df40,
     test_dfdc,
     test_dfdcp,
     test_fakeavceleb,
     test_ffpp,
+    test_idforge,
+    test_lavdf,
+    test_polyglotfake,
 )
 from tests.conftest import grow_tree
 
@@ -135,6 +145,11 @@ READERS: dict[str, Case] = {
     "ffpp": (test_ffpp.ffpp_tree, ffpp.scan),
     "ffpp by DeepfakeBench's split": (benchmark_splits, ffpp.scan),
     "table": (framed, functools.partial(table.scan, file="frames.csv")),
+    "deepspeak": (test_deepspeak.tree, functools.partial(deepspeak.scan, dataset="d")),
+    "idforge": (test_idforge.tree, idforge.scan),
+    "polyglotfake": (test_polyglotfake.tree, polyglotfake.scan),
+    "lavdf": (test_lavdf.tree, lavdf.scan),
+    "avdeepfake1m_pp": (test_avdeepfake1m_pp.tree, avdeepfake1m_pp.scan),
 }
 
 

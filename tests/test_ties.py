@@ -44,7 +44,12 @@ def normal(count: int, scale: float, seed: int = 0) -> torch.Tensor:
 
 def listed() -> Manifest:
     """97 frames in videos of unequal lengths."""
-    table = frames("ff", (), 0).sort("video", "index").head(97).with_columns(pair=pl.lit(""))
+    table = (
+        frames("ff", (), 0)
+        .sort("video", "index")
+        .head(97)
+        .with_columns(pair=pl.lit(""), audio=pl.lit(""))
+    )
     return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), Path())
 
 

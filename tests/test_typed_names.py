@@ -104,7 +104,7 @@ def test_numbers_on_the_command_line_name_folders(
         "+data.source.splits={2018: train, 2019: val, 7: test}",
     ]
     sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
-    assert "None of the folders ['0', '1', '2'] holds real images" in sentence
+    assert "None of the folders '0', '1', '2' holds real images" in sentence
     for real in ("data.source.real=[0]", "data.source.real=0", 'data.source.real=["0"]'):
         assert domains(run(*words, real, out=tmp_path / "o.parquet")) == {"real": 0, "1": 1, "2": 1}
 

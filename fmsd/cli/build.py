@@ -19,7 +19,9 @@ from fmsd.cli.override_kinds import override_text
 from fmsd.data.name_overrides import as_name, as_names
 from fmsd.errors import InputError
 
-LOADER_KEYS = ("size", "augment", "strong", "batches", "domains", "batch_size", "workers", "seed")
+LOADER_KEYS = (
+    "size", "augment", "strong", "batches", "buffer", "domains", "batch_size", "workers", "seed",
+)  # fmt: skip
 """The keys of `data` that configure its loaders, from `conf/loader`."""
 
 

@@ -1,5 +1,6 @@
 """Completes and checks `data` of a composed configuration: paths, sources of test datasets."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,28 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import fmsd.cli.resolvers  # noqa: F401  which the configuration files call
 from fmsd.cli.hydra_compat import group_choices
-from fmsd.cli.roots import find_root
+from fmsd.cli.roots import LOOKUP, find_root, is_lost
 from fmsd.cli.suites import check_suite
 from fmsd.data.name_overrides import as_names
+from fmsd.data.remote import check_address, is_remote
 from fmsd.errors import InputError
 from fmsd.package_files import EMBEDDED
 from fmsd.paths import expand_home
 
+log = logging.getLogger(__name__)
+
 
 def make_paths_absolute(data: DictConfig) -> None:
-    """Makes the paths of the data absolute, so that the run's record holds from anywhere."""
+    """Makes the paths of the data absolute, so that the run's record holds from anywhere.
+
+    Raises:
+        InputError: a root is an address with credentials.
+    """
     for node, keys in ((data, ("root", "manifest")), (data.roots, tuple(data.roots))):
         for key in keys:
             if node[key] is not None:
-                node[key] = absolute_path(node[key])
+                path = node[key]
+                node[key] = check_address(path) if is_remote(path) else absolute_path(path)
 
 
 def absolute_path(path: str) -> str:
@@ -46,15 +55,29 @@ def add_test_sources(data: DictConfig) -> None:
             continue
         if name not in group_choices("data"):
             continue  # the data's own source must list it
-        given = ["data.root=null"] if data.roots.get(name) else []  # what is set is not looked at
-        other = OmegaConf.to_container(
-            hydra.compose("train", overrides=[f"data={name}", *given]).data, resolve=True
-        )
+        other = hydra.compose("train", overrides=[f"data={name}"]).data
+        if data.roots.get(name) or _warn_of_lost_root(name, other):
+            other.root = None  # what is set elsewhere is not looked at
+        other = OmegaConf.to_container(other, resolve=True)
         if isinstance(other, dict):
             with open_dict(data):
                 data.others[name] = other["source"]
                 data.roots[name] = data.roots.get(name) or default_root(other)
     make_paths_absolute(data)
+
+
+def _warn_of_lost_root(name: str, data: DictConfig) -> bool:
+    """Whether what sets the root of a test dataset names no folder, which a warning says.
+
+    The dataset then counts as one without a root.
+    """
+    written: Any = OmegaConf.to_container(data, resolve=False)
+    lookup = LOOKUP.fullmatch(str(written["root"]))
+    root = find_root(lookup[1], lookup[2]) if lookup else None
+    if root is None or not is_lost(root):
+        return False
+    log.warning("%s, the root of %s by %s, is no folder.", root.path, name, root)
+    return True
 
 
 def default_root(data: Mapping[Any, Any]) -> str | None:
@@ -75,16 +98,19 @@ def default_root(data: Mapping[Any, Any]) -> str | None:
 def check_source(data: DictConfig, overrides: Sequence[str]) -> None:
     """Rejects `data.source.*` overrides when a manifest replaces the source."""
     from fmsd.data import prepared_folder
+    from fmsd.data.mirror import root_folder
 
     idle = [override for override in overrides if override.lstrip("+~").startswith("data.source.")]
-    root = None if data.root is None else Path(absolute_path(data.root))
     if idle and (
         data.manifest is not None
-        or (root is not None and prepared_folder.prepared_manifest(root) is not None)
+        or (
+            data.root is not None
+            and prepared_folder.prepared_manifest(root_folder(data.root)) is not None
+        )
     ):
         raise InputError(
-            f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, "
-            "which is read as it was made",
+            f"{', '.join(idle)} would have no effect: {data.manifest or data.root} brings a "
+            "manifest, which is read as it was made",
             "leave it out, or choose among its forgeries with data.forgeries=[...], among its "
             "compressions with data.compression=NAME",
         )

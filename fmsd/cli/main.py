@@ -43,6 +43,7 @@ USAGE = """fmsd VERB [overrides...]
   merge      add=RUN to=MERGED out=RUN    add one more specialist to a merge
   extract    data=NAME data.root=PATH out=FOLDER    turn videos or images into aligned face crops
              with a manifest
+  extract    status=FOLDER    show how far that is: done, failed, time left
   index      data=NAME out=FILE.parquet    scan a dataset once and write its manifest
   doctor     data=NAME [out=FILE.json]    report what is wrong with a copy of a dataset, and which
              shortcuts it offers

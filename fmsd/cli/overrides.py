@@ -13,8 +13,9 @@ from fmsd.plugins import plugin_of
 from fmsd.quoting import hydra_quote
 
 PATHS = re.compile(
-    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|list|weights|scores|root"
-    r"|backbone\.weights|detector\.weights|method\.mask\.file|hydra\.run\.dir|hydra\.sweep\.dir"
+    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|list|weights"
+    r"|scores|root|status|backbone\.weights|detector\.weights|method\.mask\.file|hydra\.run\.dir"
+    r"|hydra\.sweep\.dir"
 )
 """Keys that hold one path, whose value is taken literally."""
 

@@ -35,12 +35,21 @@ from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote
 
 LAUNCHERS = {
-    "hydra/launcher/submitit": ("SLURM needs the package hydra-submitit-launcher", "slurm"),
-    "hydra/launcher/joblib": ("This launcher needs the package hydra-joblib-launcher", "joblib"),
-    "hydra/launcher/ray": ("This launcher needs the package hydra-ray-launcher", "ray"),
-    "hydra/sweeper/optuna": ("This sweeper needs the package hydra-optuna-sweeper", "optuna"),
+    "hydra/launcher/submitit": ("SLURM needs the package hydra-submitit-launcher", "'fmsd[slurm]'"),
+    "hydra/launcher/joblib": (
+        "This launcher needs the package hydra-joblib-launcher",
+        "'fmsd[joblib]'",
+    ),
+    "hydra/launcher/ray": (
+        "This launcher needs the packages ray and hydra-ray-launcher",
+        "'fmsd[ray]'; pip install --no-deps 'hydra-ray-launcher==1.2.2'",
+    ),
+    "hydra/sweeper/optuna": (
+        "This sweeper needs the package hydra-optuna-sweeper",
+        "'fmsd[optuna]'",
+    ),
 }
-"""By prefix of a plugin's configuration: the message if it is not installed, and its extra."""
+"""By prefix of a plugin's configuration: the message if it is missing, and what pip installs."""
 
 MIXED = ("trainer.devices", "frames", "head.normalise")
 """Keys whose default is a number or a bool and that also accept text."""
@@ -180,9 +189,9 @@ def _unreadable_override(override: str, verb: str) -> InputError:
 def _missing_file(error: MissingConfigException, text: str) -> InputError:
     """The refusal of a choice, or an entry of a defaults list, without a configuration file."""
     name = str(error.missing_cfg_file)
-    for start, (message, extra) in LAUNCHERS.items():
+    for start, (message, packages) in LAUNCHERS.items():
         if name.startswith(start):
-            return InputError(message, f"install it with: pip install 'fmsd[{extra}]'")
+            return InputError(message, f"install it with: pip install {packages}")
     group, _, choice = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
     # If another file names it, the text begins with that file; hydra/config stands for the command
     # line's choices of Hydra's own groups
@@ -233,6 +242,8 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
             "choose another folder with hydra.run.dir=FOLDER",
         )
     meant = suggestions(key, list(default_values(verb, overrides, key)), groups(verb))
+    if verb in ("score", "import") and key == "output":
+        meant = ["scale", "out"]
     hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
     return InputError(f"There is no config key {key!r}{hint}", f"fmsd {verb} --help shows all keys")
 

@@ -6,6 +6,7 @@ the dataset may also lie in a folder that it shares with others.
 
 import difflib
 import functools
+import logging
 import os
 import re
 import stat
@@ -19,6 +20,8 @@ from fmsd.errors import InputError, reason
 from fmsd.paths import expand_home
 from fmsd.safe_yaml import LOADER, check_yaml
 
+log = logging.getLogger(__name__)
+
 FILE = "FMSD_ROOTS"
 """The environment variable that names the file."""
 
@@ -31,6 +34,7 @@ OTHER_VARIABLES = (
     "FMSD_FUZZ",
     "FMSD_FUZZ_SEED",
     "FMSD_LAUNCHER",
+    "FMSD_PACK_CACHE",
     "FMSD_SWEEP",
     "FMSD_TEST_CACHE",
     "FMSD_TEST_DATA",
@@ -144,18 +148,29 @@ def find_root(name: str, shared: str | None = None) -> Root | None:
 def existing_root(name: str, shared: str | None = None) -> str | None:
     """The root of a dataset, for `${root:NAME,SHARED}`; None if it is not set.
 
+    Warns of a line of the file that seems to name this dataset, but is spelt otherwise.
+
     Raises:
         InputError: it is no folder, or the file of roots cannot be used.
     """
     root = find_root(name, shared)
     if root is None:
+        file = roots_file()
+        for other in () if file is None else read_roots(file):
+            if other not in datasets() and nearest_dataset(other) == name:
+                log.warning("%s names %s, which is no dataset: did you mean %s?", file, other, name)
         return None
-    if not os.path.isdir(root.path):  # noqa: PTH112  False, too, for a folder that cannot be read
+    if is_lost(root):
         raise InputError(
             f"{root.path}, the root of {name} by {root}, is no folder",
             f"correct it there, or give data.root=PATH (data.roots.{name}=PATH for a test dataset)",
         )
     return str(root.path)
+
+
+def is_lost(root: Root) -> bool:
+    """Whether a root is no folder, or lies in one that cannot be read."""
+    return not os.path.isdir(root.path)  # noqa: PTH112  Path.is_dir raises for the latter
 
 
 def roots_file() -> Path | None:
@@ -214,8 +229,8 @@ def read_roots(file: Path) -> dict[str, Path]:
     """The roots in a file: a line `NAME: PATH` for each dataset.
 
     Raises:
-        InputError: it cannot be read, is no such list, names a dataset twice or misspelt, or has a
-            path that is not absolute.
+        InputError: it cannot be read, is no such list, names a dataset twice, or has a path that is
+            not absolute.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -240,32 +255,30 @@ def read_roots(file: Path) -> dict[str, Path]:
         if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
             line = key.start_mark.line + 1
             raise InputError(f"Line {line} of {file} is not of the form NAME: PATH", remedy)
-        roots[_known(key.value, roots, file)] = _absolute(key.value, value.value, file)
+        roots[_unique(key.value, roots, file)] = _absolute(key.value, value.value, file)
     return roots
 
 
-def _known(name: str, before: dict[str, Path], file: Path) -> str:
-    """The name of a dataset in the file.
+def _unique(name: str, before: dict[str, Path], file: Path) -> str:
+    """The name of a dataset in the file, which need not be known here.
 
-    A name that is far from all datasets may be one of `--config-dir`, or of a plugin that is not
-    installed here: `fmsd roots` shows it.
+    It may be one of `--config-dir`, of a plugin that is not installed here, or misspelt: `fmsd
+    roots` shows it.
 
     Raises:
-        InputError: it is the misspelt name of a dataset, or the file named it before.
+        InputError: it cannot be printed, or the file named it before.
     """
     if name in before:
         raise InputError(f"{file} has {name} twice", "remove one of the lines")
     _check_printable(name, f"A name in {file}")
-    if name not in datasets():
-        spelling = {_variable(known): known for known in datasets()}
-        close = difflib.get_close_matches(_variable(name), list(spelling), n=1, cutoff=0.8)
-        if close:
-            raise InputError(
-                f"{file} names {name}, which is no dataset with a root of its own (did you mean "
-                f"{spelling[close[0]]}?)",
-                f"correct or remove it; there are {', '.join(datasets())}",
-            )
     return name
+
+
+def nearest_dataset(name: str) -> str | None:
+    """The dataset that a misspelt name may mean; None if all are far from it."""
+    spelling = {_variable(known): known for known in datasets()}
+    close = difflib.get_close_matches(_variable(name), list(spelling), n=1, cutoff=0.8)
+    return spelling[close[0]] if close else None
 
 
 def _expand(text: str, place: str) -> Path:

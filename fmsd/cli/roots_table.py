@@ -11,6 +11,8 @@ from fmsd.cli.roots import (
     datasets,
     default_file,
     find_root,
+    is_lost,
+    nearest_dataset,
     read_roots,
     roots_file,
     variable,
@@ -28,7 +30,7 @@ UNKNOWN = "no such dataset"
 
 
 def print_roots() -> bool:
-    """Prints the table, and returns whether every root that is set is there.
+    """Prints the table, and returns whether every line means a dataset, whose root is there.
 
     Raises:
         InputError: the file of roots cannot be used.
@@ -38,8 +40,8 @@ def print_roots() -> bool:
         unknown = {name: path for name, path in read_roots(own).items() if name not in datasets()}
         records += [
             {
-                "dataset": name, "root": str(path), "set_by": str(own), "state": UNKNOWN,
-                "holds": recognise(path, None),
+                "dataset": name, "root": str(path), "set_by": str(own),
+                "state": _unknown_state(name), "holds": recognise(path, None),
             }
             for name, path in unknown.items()
         ]  # fmt: skip
@@ -55,7 +57,8 @@ def print_roots() -> bool:
         records=records,
     )
     print_suites({record["dataset"] for record in records if record["state"] == FOUND})
-    return not any(record["state"] in (EMPTY, MISSING) for record in records)
+    sound = (FOUND, NOT_SET, UNKNOWN)
+    return all(record["state"] in sound for record in records)
 
 
 def print_suites(found: Container[str]) -> None:
@@ -126,10 +129,16 @@ def recognise(root: Path, file: str | None) -> str | None:
     return "files"
 
 
+def _unknown_state(name: str) -> str:
+    """The state of a line of an unknown dataset, with the dataset that it may mean."""
+    meant = nearest_dataset(name)
+    return UNKNOWN if meant is None else f"{UNKNOWN}: did you mean {meant}?"
+
+
 def _state(root: Root | None) -> str:
     if root is None:
         return NOT_SET
-    if not os.path.isdir(root.path):  # noqa: PTH112  False, too, for a folder that cannot be read
+    if is_lost(root):
         return MISSING
     return EMPTY if _is_absent(root.path) else FOUND
 

@@ -17,7 +17,7 @@ from fmsd.names import check_label
 if TYPE_CHECKING:
     import torch
 
-DECLARATIONS = ("takes", "size", "mean", "std", "output", "higher", "margin")
+DECLARATIONS = ("takes", "size", "mean", "std", "scale", "higher", "margin")
 """The keys that stand in for attributes of a detector."""
 
 

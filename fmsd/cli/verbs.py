@@ -144,10 +144,14 @@ def index(config: DictConfig, folder: Path, command: list[str]) -> None:
 
 
 def extract(config: DictConfig, folder: Path, command: list[str]) -> int:
-    """fmsd extract: writes face crops and their manifest."""
+    """fmsd extract: writes face crops and their manifest, or prints how far an extraction is."""
     from fmsd.data.extraction.crops import Recipe
     from fmsd.data.processes import available_cores
     from fmsd.tasks import extract as task
+
+    if config.status is not None:
+        task.print_status(Path(absolute_path(config.status)))
+        return 0
 
     unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")
     if idle := [
@@ -166,6 +170,7 @@ def extract(config: DictConfig, folder: Path, command: list[str]) -> int:
         out=Path(absolute_path(config.out)),
         shard=parse_shard(config.shard, config.shards),
         workers=available_cores() if config.workers is None else config.workers,
+        mask=config.mask if config.mask in (None, "auto") else absolute_path(str(config.mask)),
     )
     return 1 if failures else 0
 

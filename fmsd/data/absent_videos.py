@@ -17,18 +17,13 @@ from fmsd.data.manifest import Manifest
 from fmsd.data.prepared_folder import RECORDS, crop_settings
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
+from fmsd.outcomes import NO_FACE, NO_FRAME, UNREADABLE
 from fmsd.tables import read_table
 
 log = logging.getLogger(__name__)
 
 ABSENT = "absent.parquet"
 """The list of these videos, in a folder that `fmsd extract` or `fmsd pack` wrote."""
-
-NO_FACE, UNREADABLE = "no_face", "unreadable"
-"""Why there is no frame: outcomes of `fmsd.metrics.coverage`."""
-
-NO_FRAME = -1
-"""The index in the row of such a video."""
 
 ABSENT_SCHEMA = pl.Schema(
     {name: SCHEMA[name] for name in ("video", "label", "dataset", "domain", "split", "compression")}

@@ -27,23 +27,29 @@ CONTENTS = "contents"
 STATE_SCHEMA = pl.Schema({"file": pl.String, "bytes": pl.Int64, "modified": pl.Int64})
 """A place, and size and time of modification (ns) of its file; for a member of a tar, the tar's."""
 
+MOST = 10_000_000
+"""Most files of a root whose digests are kept."""
+
 CACHE_SCHEMA = pl.Schema({**STATE_SCHEMA, "size": pl.Int64, "content": pl.UInt64})
 """The columns of the cache: the state of a file, and size and digest of what was read there."""
 
 
-def cached_digests(root: Path, kind: str, schema: Mapping[str, Any]) -> pl.DataFrame:
+def cached_digests(
+    root: Path, kind: str, schema: Mapping[str, Any], complete: bool = True
+) -> pl.DataFrame:
     """The digests of the files below a root that are known; none if there is no good cache.
 
     Args:
         kind: the folder of the cache, one for each kind of digest.
         schema: the columns of such digests, which begin with those of `STATE_SCHEMA`.
+        complete: whether every value is known.
     """
     empty = pl.DataFrame(schema=pl.Schema(schema))
     # a row whose checksum differs, as after a flipped bit, is not used
     checked = pl.Schema({**schema, "checksum": pl.UInt64})
     try:
         path = cache_file(root, kind)
-        stored = read_table(path, checked, "remove it") if path.is_file() else None
+        stored = read_table(path, checked, "remove it", complete) if path.is_file() else None
     except (InputError, OSError) as error:
         log.warning("The digests of files below %s are read again: %s", root, error)
         return empty
@@ -54,7 +60,8 @@ def cached_digests(root: Path, kind: str, schema: Mapping[str, Any]) -> pl.DataF
 
 
 def keep_digests(root: Path, known: pl.DataFrame, kind: str = CONTENTS) -> None:
-    """Writes the digests of the files below a root that are known."""
+    """Writes the digests of the files below a root that are known, the last `MOST` of them."""
+    known = known.tail(MOST)
     try:
         with atomic(cache_file(root, kind)) as partial:
             known.with_columns(checksum=known.hash_rows()).write_parquet(partial)

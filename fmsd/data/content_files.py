@@ -23,6 +23,8 @@ from fmsd.data.content_cache import (
 )
 from fmsd.data.loading.image import parse_tar_member, read_bytes
 from fmsd.data.manifest import Manifest
+from fmsd.data.mirror import remote_size
+from fmsd.data.pack import packed_contents
 
 READER_THREADS = 16
 """Threads that read files: on a cluster, opening a file is slow but needs no processor."""
@@ -70,6 +72,8 @@ def read_digests(states: pl.DataFrame, root: Path) -> pl.DataFrame:
         InputError: a file cannot be read.
     """
     began, known = time.time_ns(), cached_digests(root, CONTENTS, CACHE_SCHEMA)
+    if (packed := packed_contents(root)) is not None:
+        known = pl.concat([known, packed])
     states = states.select(STATE_SCHEMA.names())
     unread = states.unique("file", maintain_order=True).join(
         known, on=STATE_SCHEMA.names(), how="anti", maintain_order="left"
@@ -112,15 +116,11 @@ def file_states(places: Sequence[str]) -> pl.DataFrame:
         The columns of `STATE_SCHEMA`, and size, that of the file or member itself; null where there
         is no such file.
     """
-    rows = list(_in_threads(_states_of_block, places))
+    states = _in_threads(_states_of_block, places)
+    rows = list(track(states, "Looking for files", len(places), "files"))
     numbers = ("size", "bytes", "modified")
     table = pl.DataFrame(rows, dict.fromkeys(numbers, pl.Int64), orient="row")
     return table.select(pl.Series("file", places, dtype=pl.String), *numbers)
-
-
-def file_sizes(places: Sequence[str]) -> Iterator[int | None]:
-    """The bytes of each file, or member of a tar; None where there is no such file."""
-    return (size for size, _, _ in _in_threads(_states_of_block, places))
 
 
 def _states_of_block(places: Sequence[str]) -> list[tuple[int | None, int | None, int | None]]:
@@ -135,7 +135,12 @@ def _states_of_block(places: Sequence[str]) -> list[tuple[int | None, int | None
 
 
 def _status(path: str) -> tuple[int | None, int | None]:
-    """The bytes and the time of modification of a file; None where there is none."""
+    """The bytes and the time of modification of a file; None where there is none.
+
+    A tar at an address has no time: where its content changes, its folder is another.
+    """
+    if (size := remote_size(path)) is not None:
+        return size, 0
     try:
         status = os.stat(path)  # noqa: PTH116  a million paths pass
     except (OSError, ValueError):

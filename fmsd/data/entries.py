@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ def from_entries(entries: Iterable[Entry], root: Path) -> Manifest:
     kind.
 
     Raises:
-        InputError: there is no frame, a video has no extracted frames, a frame has a value of the
-            wrong type, or a dataset's frames lie in folders of several kinds.
+        InputError: there is no frame, all folders of the real or of the fake videos are empty, a
+            video has no extracted frames, a frame has a value of the wrong type, or a dataset's
+            frames lie in folders of several kinds.
     """
     problems: list[Problem] = []
     parts: list[pl.DataFrame] = []
@@ -57,7 +58,7 @@ def log_problems(problems: Iterable[Problem]) -> None:
     for kind, (first, *others) in kinds.items():
         files = sum(problem.files for problem in (first, *others))
         counted = (
-            f"{files:,} files in {1 + len(others):,} folders"
+            f"{files:,} files in {1 + len(others):,} places"
             if files
             else f"{len(others):,} more like this"
         )
@@ -69,6 +70,7 @@ def log_problems(problems: Iterable[Problem]) -> None:
 def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame]:
     """The frames of all entries; problems are appended to `problems`."""
     folders: dict[str, Path] = {}  # a dataset's first folder of frames
+    filled: dict[tuple[str, int], bool] = {}
     for entry in entries:
         if (
             isinstance(entry, Video)
@@ -83,11 +85,35 @@ def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame
                     "choose one kind by data.source.frames=NAME (data.source.tree.frames where "
                     "the source has a tree)",
                 )
+        count = 0
         for frame in tree.entry_frames(entry):
             if isinstance(frame, Problem):
                 problems.append(frame)
             else:
+                count += 1
                 yield frame
+        if isinstance(entry, Video):
+            note_filled(filled, entry, count)
+    check_filled(filled)
+
+
+def note_filled(filled: dict[tuple[str, int], bool], video: Video, frames: int) -> None:
+    """Notes whether a video of a dataset and label has frames."""
+    key = video.dataset, video.label
+    filled[key] = filled.get(key, False) or frames > 0
+
+
+def check_filled(filled: Mapping[tuple[str, int], bool]) -> None:
+    """Refuses a copy in which all videos of one label lack frames, while others have some."""
+    if not any(filled.values()):
+        return
+    for (dataset, label), has_frames in filled.items():
+        if not has_frames:
+            raise InputError(
+                f"All {'fake' if label else 'real'} videos of {dataset} lack frames: their folders "
+                "are empty",
+                "extract them again, or remove these folders to go without them",
+            )
 
 
 _fields = attrgetter(*SCHEMA.names())

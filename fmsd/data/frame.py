@@ -11,7 +11,12 @@ from fmsd.names import check_names
 
 Split = Literal["train", "val", "test"]
 
+Audio = Literal["", "real", "fake"]
+"""What the sound of a video is; empty where it has none or it is not known."""
+
 SPLITS: tuple[str, ...] = get_args(Split)
+
+AUDIO: tuple[str, ...] = get_args(Audio)
 
 REAL = "real"
 """The domain of every real frame; all other domains name a forgery."""
@@ -27,14 +32,19 @@ SCHEMA = pl.Schema(
         "split": pl.String,
         "compression": pl.String,
         "pair": pl.String,
+        "audio": pl.String,
     }
 )
 """The columns of a manifest: the fields of a frame, in their order."""
 
-DIGEST_COLUMNS = tuple(name for name in SCHEMA if name != "pair")
+LATER_COLUMNS = ("pair", "audio")
+"""The columns that manifests of earlier versions lack, where they are read as empty."""
+
+DIGEST_COLUMNS = tuple(name for name in SCHEMA if name not in LATER_COLUMNS)
 """The columns of a manifest's digest and of predictions.
 
-The pair only helps to compose training batches; it is not part of what is tested.
+The pair only helps to compose training batches, and the sound is not looked at; neither is part of
+what is tested.
 """
 
 
@@ -52,6 +62,8 @@ class Frame:
         compression: the stored quality where the dataset has several (`c23`), else empty.
         pair: of a fake frame, the id of the real video that it was made from, where the source
             knows it, whether or not the copy holds that video; else empty.
+        audio: whether the sound of the video is real or fake; the label is that of the images, so
+            that a real face under fake speech has the label 0. Empty where it is not known.
 
     Raises:
         InputError: dataset, domain, compression, video or pair cannot become file names, see
@@ -67,6 +79,7 @@ class Frame:
     split: Split
     compression: str = ""
     pair: str = ""
+    audio: Audio = ""
 
     def __post_init__(self) -> None:
         """Checks the names."""
@@ -80,7 +93,9 @@ class Video:
     Args:
         file: the video file, where the copy has it.
         images: the folder of its extracted frames, where the copy has it.
-        label, dataset, domain, video, split, compression, pair: see `Frame`.
+        label, dataset, domain, video, split, compression, pair, audio: see `Frame`.
+        mask: of a fake, the clip or the folder of images that shows which pixels are forged, where
+            the copy has it.
 
     Raises:
         InputError: see `Frame`.
@@ -95,6 +110,8 @@ class Video:
     split: Split
     compression: str = ""
     pair: str = ""
+    audio: Audio = ""
+    mask: Path | None = None
 
     def __post_init__(self) -> None:
         """Checks the names."""

@@ -14,7 +14,7 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.data import pack
-from fmsd.data.frame import DIGEST_COLUMNS, REAL, SCHEMA
+from fmsd.data.frame import DIGEST_COLUMNS, LATER_COLUMNS, REAL, SCHEMA
 from fmsd.data.validation import check_files, check_table
 from fmsd.errors import InputError
 from fmsd.rounding import ceil_share
@@ -210,7 +210,7 @@ def frame_positions(length: int, count: int | None, sampling: str) -> Sequence[i
 
 
 def read_manifest(path: Path, root: Path) -> Manifest:
-    """Reads a manifest that `Manifest.write` wrote; in one of fmsd 0.1.0 all pairs are empty.
+    """Reads a manifest that `Manifest.write` wrote; `LATER_COLUMNS` that it lacks are empty.
 
     Raises:
         InputError: a missing file or one with other columns.
@@ -220,8 +220,7 @@ def read_manifest(path: Path, root: Path) -> Manifest:
     remedy = "make the manifest again with `fmsd index`"
     # `validate` names the rows that lack values
     required = pl.Schema({name: SCHEMA[name] for name in DIGEST_COLUMNS})
-    pair = pl.Schema({"pair": SCHEMA["pair"]})
-    table = read_table(path, required, remedy, complete=False, optional=pair)
-    if "pair" not in table.columns:
-        table = table.with_columns(pair=pl.lit(""))
+    later = pl.Schema({name: SCHEMA[name] for name in LATER_COLUMNS})
+    table = read_table(path, required, remedy, complete=False, optional=later)
+    table = table.with_columns(pl.lit("").alias(n) for n in LATER_COLUMNS if n not in table.columns)
     return Manifest(table.select(SCHEMA.names()), root)

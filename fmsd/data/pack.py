@@ -16,10 +16,14 @@ from typing import Any
 import polars as pl
 
 from fmsd.atomic import NO_ROOM, atomic
+from fmsd.data.content import content_digest
+from fmsd.data.content_cache import CACHE_SCHEMA
 from fmsd.data.loading.image import decode, read_bytes
+from fmsd.data.mirror import mirror_record
 from fmsd.errors import InputError, reason
 from fmsd.names import check_name
-from fmsd.tables import read_table
+from fmsd.paths import file_digest
+from fmsd.tables import read_parquet_schema, read_table
 
 COPY = "copy the pack again, or pack the dataset anew"
 
@@ -27,7 +31,7 @@ MARK = "pack.json"
 """The file that marks a folder as a pack; it is written last."""
 
 PLACES = "pack.parquet"
-"""The table of frames: path, tar, and offset and size of the bytes in it."""
+"""The table of frames: path, tar, offset and size of the bytes in it, and their digest."""
 
 MANIFEST = "manifest.parquet"
 """The rows of the frames, in the same order."""
@@ -70,7 +74,7 @@ def write_pack(
         what = "holds a pack already" if (out / MARK).is_file() else "is not an empty folder"
         raise InputError(f"{out} {what}", "choose another folder with out=FOLDER, or remove it")
     written: list[Path] = []
-    places = list[tuple[str, int, int]]()
+    places = list[tuple[str, int, int, int]]()
     try:
         out.mkdir(parents=True, exist_ok=True)
         frames = zip(table.iter_rows(named=True), _contents(files), strict=True)
@@ -83,14 +87,14 @@ def write_pack(
                 for row, data in frames:
                     key = f"{len(places):09d}"
                     kind = Path(row["path"]).suffix[1:].lower() or "image"
-                    places.append((written[-1].name, _add(tar, f"{key}.{kind}", data), len(data)))
+                    begin = _add(tar, f"{key}.{kind}", data)
+                    places.append((written[-1].name, begin, len(data), content_digest(data)))
                     _add(tar, f"{key}.json", json.dumps(row).encode())
                     if tar.offset >= size:
                         break
         tars = len(written)
-        where = pl.DataFrame(
-            places, schema={"tar": pl.String, "offset": pl.Int64, "size": pl.Int64}, orient="row"
-        )
+        kinds = {"tar": pl.String, "offset": pl.Int64, "size": pl.Int64, "content": pl.UInt64}
+        where = pl.DataFrame(places, schema=kinds, orient="row")
         for name, columns in (
             (PLACES, where.insert_column(0, table["path"])),
             (MANIFEST, table),
@@ -99,11 +103,13 @@ def write_pack(
             written.append(out / name)
             with atomic(written[-1]) as partial:
                 columns.write_parquet(partial)
+        known = {
+            path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in written
+        }
+        record = {"frames": table.height, "tars": tars, "crops": crops, "files": known}
         with atomic(out / MARK) as partial:
-            partial.write_text(
-                json.dumps({"frames": table.height, "tars": tars, "crops": crops}) + "\n",
-                encoding="utf-8",
-            )
+            partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
     except BaseException as error:
         for path in written:
             path.unlink(missing_ok=True)
@@ -123,6 +129,44 @@ def frame_places(root: Path, paths: pl.Series) -> pl.Series | None:
     Raises:
         InputError: the folder is incomplete, or a path was not packed.
     """
+    table = _located(root, paths)
+    return None if table is None else table.select(_place(root)).to_series()
+
+
+def frame_tars(root: Path, paths: pl.Series) -> pl.Series | None:
+    """The file of the tar of each path of a manifest; None where the folder is not a pack.
+
+    Raises:
+        InputError: the folder is incomplete, or a path was not packed.
+    """
+    table = _located(root, paths)
+    return None if table is None else table.select(_below(root) + pl.col("tar")).to_series()
+
+
+def packed_contents(root: Path) -> pl.DataFrame | None:
+    """The recorded content of all frames of a pack at an address, whose tars need no reading.
+
+    Their bytes are compared with the digest of the tar when it is fetched.
+
+    Returns:
+        The columns of `CACHE_SCHEMA`; None for other roots, and where nothing is recorded.
+    """
+    record = mirror_record(str(root))
+    if record is None or "content" not in read_parquet_schema(root / PLACES):
+        return None
+    lengths = {name: file["bytes"] for name, file in record["files"].items()}
+    places = read_table(root / PLACES, pl.Schema({**PLACE_SCHEMA, "content": pl.UInt64}), COPY)
+    return places.select(
+        _place(root).alias("file"),
+        pl.col("tar").replace_strict(lengths, return_dtype=pl.Int64).alias("bytes"),
+        pl.lit(0, pl.Int64).alias("modified"),
+        "size",
+        "content",
+    ).cast(CACHE_SCHEMA)  # pyright: ignore[reportArgumentType]
+
+
+def _located(root: Path, paths: pl.Series) -> pl.DataFrame | None:
+    """The columns of `PLACE_SCHEMA` for paths of a manifest; None if the folder is not a pack."""
     if not (root / MARK).is_file():
         return None
     if not (root / PLACES).is_file():
@@ -136,9 +180,16 @@ def frame_places(root: Path, paths: pl.Series) -> pl.Series | None:
             f"The pack {root} does not hold {table.filter(pl.col('tar').is_null())['path'][0]}",
             "pack the dataset again",
         )
-    return table.select(
-        pl.format("{}{}#{}+{}", pl.lit(f"{root.as_posix().rstrip('/')}/"), "tar", "offset", "size")
-    ).to_series()
+    return table
+
+
+def _below(root: Path) -> pl.Expr:
+    return pl.lit(f"{root.as_posix().rstrip('/')}/")
+
+
+def _place(root: Path) -> pl.Expr:
+    """The place TAR#OFFSET+SIZE of a frame."""
+    return pl.format("{}{}#{}+{}", _below(root), "tar", "offset", "size")
 
 
 PLACE_SCHEMA = pl.Schema(

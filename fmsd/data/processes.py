@@ -30,9 +30,9 @@ def process_pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """Yields a pool of processes, which end with the block and with this process.
 
-    A block that fails waits for the work that has begun; one that is interrupted kills it. On Linux
-    the processes are forked and begin with the imports of this process; elsewhere, where that is
-    not safe, they are started by the system's default method.
+    A block that fails waits for the work that has begun; one that is interrupted, or in which a
+    process died, kills it. On Linux the processes are forked and begin with the imports of this
+    process; elsewhere, where that is not safe, they are started by the system's default method.
 
     Args:
         workers: number of processes.
@@ -44,7 +44,7 @@ def process_pool(
     executor = ProcessPoolExecutor(workers, context, _begin, (os.getpid(), initializer, initargs))
     try:
         yield executor
-    except (KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit, BrokenProcessPool):
         for process in {*multiprocessing.active_children()}.difference(others):
             process.kill()
         raise

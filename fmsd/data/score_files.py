@@ -52,7 +52,7 @@ class _Rows(NamedTuple):
     columns: Mapping[str, str]
 
 
-def read_scores(path: Path, columns: Mapping[str, str | None]) -> ScoreFile:
+def read_scores(path: Path, columns: Mapping[str, Any]) -> ScoreFile:
     """Reads a file of scores; its suffix is that of its format.
 
     Args:
@@ -63,7 +63,7 @@ def read_scores(path: Path, columns: Mapping[str, str | None]) -> ScoreFile:
         InputError: the file cannot be read or holds no scores, a column is missing or not certain,
             or a cell is no key, no score or no label; the message names the file and the place.
     """
-    check_roles(columns)
+    columns = check_roles(columns)
     if not path.is_file():
         raise InputError(f"There is no file of scores {path}", "correct scores=FILE")
     reader = READERS.get(path.suffix.lower())
@@ -77,7 +77,7 @@ def read_scores(path: Path, columns: Mapping[str, str | None]) -> ScoreFile:
         raise InputError(f"{path} holds no scores", "give a file with a row per score")
     table = parse_scores(rows.table, rows.unit, path)
     if "label" in table.columns:
-        table = parse_labels(table, rows.unit, path)
+        table = parse_labels(table, rows.unit, path, rows.columns)
     return ScoreFile(table, rows.unit, rows.columns)
 
 

@@ -4,6 +4,7 @@ Keys are compared as whole texts, after slashes, `./`, and Unicode's normal form
 They are never opened as files.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,12 @@ import polars as pl
 from fmsd.data.manifest import VIDEO_NAME, Manifest
 from fmsd.data.sources.tree import VIDEO_SUFFIXES
 from fmsd.errors import InputError
+from fmsd.quoting import shell_override
 
 AUTO = "auto"
+TRIED = 20
+"""Keys for which a root is looked for, at most."""
+
 MATCH_LEVELS = (AUTO, "frame", "video")
 MATCH_KEYS = (AUTO, "path", "video", "name")
 
@@ -101,8 +106,47 @@ def find_keys(
         f"No key of {source} is among the {wanted} of the tests (its first key is "
         f"{shown_text(table['key'][0])}; a test frame is {shown_text(first['path'])} of the video "
         f"{shown_text(first['video'])})",
-        "give root=FOLDER, which its paths are below, or by=name to compare names alone",
+        _remedy(table, tests, level, by),
     )
+
+
+def _remedy(table: pl.DataFrame, tests: Mapping[str, Manifest], level: str, by: str) -> str:
+    """What makes keys be found that were not; each override was tried."""
+    ways = []
+    if by != "name" and (root := _common_root(table, tests, level)) is not None:
+        ways.append(f"{shell_override('root', root)}, which its paths are below")
+    names = [
+        pairs
+        for reading in STEPS[1]
+        if level in (AUTO, reading.level)
+        and len(pairs := _pairs(table, tests, reading, None, whole=False))
+    ]
+    if by != "name" and len(names) == 1 and not names[0]["entry"].is_duplicated().any():
+        ways.append("by=name to compare names alone")
+    if ways:
+        return f"give {', or '.join(ways)}"
+    return "correct its keys, or give the data that they are of by data= and data.root="
+
+
+def _common_root(table: pl.DataFrame, tests: Mapping[str, Manifest], level: str) -> str | None:
+    """The folder as `root=` by which one of the first keys is found; None if there is none."""
+    keys = table.select(plain(pl.col("key").head(TRIED))).to_series().to_list()
+    for reading in STEPS[0]:
+        if level not in (AUTO, reading.level):
+            continue
+        targets = pl.concat(
+            _targets(name, manifest, reading, absolute=True) for name, manifest in tests.items()
+        ).select(pl.col("text").unique())
+        for key in keys:
+            stem = re.sub(VIDEO_SUFFIX, "", key) if reading.level == "video" else key
+            below = targets.filter(pl.lit(stem).str.ends_with(pl.format("/{}", "text")))
+            above = targets.filter(pl.col("text").str.ends_with(f"/{stem}"))
+            roots = [stem[: -len(text) - 1] or "/" for text in below["text"]]
+            roots += [text[: -len(stem) - 1] for text in above["text"] if text.startswith("/")]
+            for root in sorted(roots, key=len):
+                if len(_pairs(table, tests, reading, root, whole=True)):
+                    return root
+    return None
 
 
 def _pairs(
@@ -153,7 +197,7 @@ def _forms(reading: Reading, root: str | None, whole: bool) -> list[pl.Expr]:
         joined = pl.format("{}/{}", pl.lit(base.rstrip("/")), key)
         forms = [
             pl.when(absolute).then(key).otherwise(joined),
-            pl.when(absolute & (below != key)).then(below),
+            pl.when(below != key).then(below),
         ]
         forms += [key] if reading.level == "video" else []
     if reading.level == "video":

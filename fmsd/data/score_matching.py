@@ -8,6 +8,7 @@ import polars as pl
 
 from fmsd.checks import check_choice
 from fmsd.data.manifest import Manifest
+from fmsd.data.score_columns import columns_override
 from fmsd.data.score_files import ScoreFile
 from fmsd.data.score_keys import (
     AUTO,
@@ -19,9 +20,7 @@ from fmsd.data.score_keys import (
     shown_text,
 )
 from fmsd.errors import InputError
-
-MISSING = "missing"
-"""The outcome of a frame that the file has no score for."""
+from fmsd.outcomes import MISSING, SCORED
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Matching:
             `outcome`.
         duplicates: the number of rows that repeat the score of another row.
         unmatched: rows without a frame or video: `place`, `key`, `why`.
-        missing: frames, or videos, without a row: `dataset`, `key` (the path, or the id).
+        missing: frames, or videos, without a score: `dataset`, `key` (the path, or the id) and
+            `outcome`, which is `missing` of those without a row.
         disagreements: rows with another label than ours: `place`, `key`, `label`, `ours`; empty
             where the file has no labels.
         labels: the number of labels that were compared.
@@ -75,7 +75,7 @@ def match_scores(
     check_choice("level", level, MATCH_LEVELS)
     check_choice("by", by, MATCH_KEYS)
     table = file.table.with_row_index("entry")
-    check_datasets(table, tests, source)
+    check_datasets(file, tests, source)
     reading, found = find_keys(table, tests, source, level, by, root)
     check_single(found, table, tests, file.unit, source, reading)
     joined = found.join(table, on="entry", how="left", maintain_order="left", suffix="_given")
@@ -85,9 +85,10 @@ def match_scores(
     for name, manifest in tests.items():
         scores[name] = spread_scores(manifest, kept.filter(dataset=name), reading.level)
         what = "path" if reading.level == "frame" else "video"
-        lacking = manifest.table.filter(scores[name]["outcome"] == MISSING)
-        lacking = lacking.select(dataset=pl.lit(name), key=what).unique(maintain_order=True)
-        missing.append(lacking)
+        outcomes = manifest.table.select(dataset=pl.lit(name), key=what).with_columns(
+            scores[name]["outcome"]
+        )
+        missing.append(outcomes.filter(pl.col("outcome") != SCORED).unique(maintain_order=True))
     compared = compare_labels(joined, tests)
     return Matching(
         reading,
@@ -148,12 +149,13 @@ def with_frames(
     return joined.join(frames, on=["dataset", "row"], how="left", maintain_order="left")
 
 
-def check_datasets(table: pl.DataFrame, tests: Mapping[str, Manifest], source: Path) -> None:
+def check_datasets(file: ScoreFile, tests: Mapping[str, Manifest], source: Path) -> None:
     """Checks that a file that names datasets has some of the tests.
 
     Raises:
         InputError: it has none.
     """
+    table = file.table
     if "dataset" not in table.columns or table["dataset"].is_in(list(tests)).any():
         return
     named = sorted(table["dataset"].unique())
@@ -161,7 +163,8 @@ def check_datasets(table: pl.DataFrame, tests: Mapping[str, Manifest], source: P
     raise InputError(
         f"{source} has scores of {', '.join(map(shown_text, named[:5]))}{more}, and the tests are "
         f"of {', '.join(tests)}",
-        "rename the datasets there, or leave the column out with columns='{dataset: null}'",
+        "rename the datasets there, or if the keys tell them apart, leave the column out with "
+        + columns_override({**file.columns, "dataset": None}),
     )
 
 
@@ -188,7 +191,7 @@ def check_single(
     raise InputError(
         f"The key {shown_text(entry['key'])} in {unit} {entry['place']} of {source} is that of "
         f"several test {reading.level}s: {both}",
-        "give whole paths or ids, a column dataset, or one dataset with data.test=[NAME]",
+        "give whole paths or ids, a column dataset, or one dataset with data.test='[NAME]'",
     )
 
 

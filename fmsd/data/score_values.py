@@ -6,18 +6,20 @@ from pathlib import Path
 
 import polars as pl
 
+from fmsd.data.score_columns import columns_override
 from fmsd.data.sources.labels import LABEL_DIGITS, LABEL_WORDS
 from fmsd.errors import InputError
+from fmsd.outcomes import FAILED, MISSING, NO_FACE, SCORED, UNREADABLE
 
 log = logging.getLogger(__name__)
 
 OUTCOME_WORDS: Mapping[str, str] = {
-    **dict.fromkeys(("no face", "no_face", "no-face", "noface", "no face found"), "no_face"),
-    **dict.fromkeys(("no face detected", "face not found", "no faces"), "no_face"),
-    **dict.fromkeys(("unreadable", "corrupt", "corrupted"), "unreadable"),
-    **dict.fromkeys(("", "nan", "none", "null", "na", "n/a", "-"), "failed"),
-    **dict.fromkeys(("error", "failed", "fail", "failure"), "failed"),
-    "missing": "missing",
+    **dict.fromkeys(("no face", "no_face", "no-face", "noface", "no face found"), NO_FACE),
+    **dict.fromkeys(("no face detected", "face not found", "no faces"), NO_FACE),
+    **dict.fromkeys(("unreadable", "corrupt", "corrupted"), UNREADABLE),
+    **dict.fromkeys(("", "nan", "none", "null", "na", "n/a", "-"), FAILED),
+    **dict.fromkeys(("error", "failed", "fail", "failure"), FAILED),
+    "missing": MISSING,
 }
 """What may stand in place of a score, in lower case, and the outcome that it means."""
 
@@ -42,7 +44,7 @@ def parse_scores(rows: pl.DataFrame, unit: str, path: Path) -> pl.DataFrame:
     table = table.with_columns(
         score=pl.when(number).then("text").cast(pl.Float64),
         outcome=pl.when(number)
-        .then(pl.lit("scored"))
+        .then(pl.lit(SCORED))
         .otherwise(pl.col("text").str.to_lowercase().replace_strict(OUTCOME_WORDS, default=None)),
     )
     _refuse(
@@ -58,8 +60,15 @@ def parse_scores(rows: pl.DataFrame, unit: str, path: Path) -> pl.DataFrame:
     return table.drop("text")
 
 
-def parse_labels(table: pl.DataFrame, unit: str, path: Path) -> pl.DataFrame:
-    """The rows with their labels as 0 and 1; null where they are empty."""
+def parse_labels(
+    table: pl.DataFrame, unit: str, path: Path, columns: Mapping[str, str]
+) -> pl.DataFrame:
+    """The rows with their labels as 0 and 1; null where they are empty.
+
+    Args:
+        columns: see `fmsd.data.score_files.ScoreFile`.
+    """
+    leaving_out = columns_override({**columns, "label": None})
     text = pl.col("label").str.strip_chars().str.to_lowercase()
     parsed = table.with_columns(
         parsed=text.replace_strict(LABELS, default=None, return_dtype=pl.Int8)
@@ -67,7 +76,7 @@ def parse_labels(table: pl.DataFrame, unit: str, path: Path) -> pl.DataFrame:
     _refuse(
         parsed.filter(pl.col("parsed").is_null() & (text != "")),
         "label", "label", "which is none of real, fake, 0 and 1", unit, path,
-        "correct it, or leave the labels of the file out with columns='{label: null}'",
+        f"correct it, or leave the labels of the file out with {leaving_out}",
     )  # fmt: skip
     return parsed.drop("label").rename({"parsed": "label"})
 

@@ -12,6 +12,7 @@ import polars as pl
 from fmsd.data import entries, selection_checks
 from fmsd.data import manifest as manifests
 from fmsd.data.manifest import Manifest
+from fmsd.data.mirror import root_folder
 from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.data.selection import Scan, Selection
 from fmsd.errors import InputError
@@ -191,7 +192,7 @@ def _list_test_dataset(selection: Selection, listed: Manifest, name: str) -> Man
             f"conf/data/{name}.yaml describes",
             "correct data.test=[...]",
         )
-    root = expand_home(str(selection.roots[name])).absolute()
+    root = root_folder(str(selection.roots[name]))
     stored = load_or_scan(selection.others[name], root)
     elsewhere = selection_checks.in_compression(stored, selection.compression, [name])
     selection_checks.check_sampling(elsewhere, selection.sampling, selection.protocol)

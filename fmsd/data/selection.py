@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fmsd.checks import check_choice, check_range
 from fmsd.data.frame import Entry
+from fmsd.data.mirror import root_folder
 from fmsd.errors import InputError
 from fmsd.names import check_name
-from fmsd.paths import expand_home
 
 Scan = Callable[[Path], Iterable[Entry]]
 """A source: yields the frames and videos below a root, and the problems of that copy."""
@@ -22,7 +22,7 @@ class Selection:
 
     Args:
         name: the data's name, for messages.
-        root: its folder.
+        root: its folder, or the address of a pack.
         source: lists the frames under the root.
         train: names of the datasets to train on, among those that the source yields.
         test: names of the datasets to test on: those that the source yields, and those in `others`.
@@ -114,13 +114,13 @@ class Selection:
 
     @property
     def root_path(self) -> Path:
-        """The root as an absolute path.
+        """The root as an absolute path; of a pack at an address, the folder that stands for it.
 
         Raises:
-            InputError: there is no root.
+            InputError: there is no root, or the pack at an address cannot be used.
         """
         if self.root is None:
             raise InputError(
                 f"data={self.name} has no root", "give the dataset's folder as data.root=PATH"
             )
-        return expand_home(self.root).absolute()
+        return root_folder(self.root)

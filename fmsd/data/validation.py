@@ -7,8 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.data.frame import REAL, SCHEMA, SPLITS
+from fmsd.data.frame import AUDIO, REAL, SCHEMA, SPLITS
 from fmsd.data.loading.image import parse_tar_member
+from fmsd.data.mirror import remote_size
 from fmsd.errors import InputError
 from fmsd.names import unfit_names
 
@@ -39,7 +40,9 @@ def check_files(table: pl.DataFrame, files: Sequence[str], root: Path) -> None:
     Raises:
         InputError: the first check that fails, with the rows that fail it.
     """
-    size = functools.cache(lambda tar: Path(tar).stat().st_size if os.path.isfile(tar) else -1)
+    size = functools.cache(
+        lambda tar: remote_size(tar) or (Path(tar).stat().st_size if os.path.isfile(tar) else -1)
+    )
     absent: list[int] = []
     cut: list[int] = []
     for row, place in enumerate(files):
@@ -94,6 +97,12 @@ def _check_cells(rows: pl.DataFrame) -> None:
         "split",
         f"are none of {', '.join(SPLITS)}",
         "rename the splits",
+    )
+    _refuse(
+        rows.filter(~pl.col("audio").is_in(AUDIO)),
+        "audio",
+        "are neither real nor fake nor empty",
+        "correct them",
     )
 
 

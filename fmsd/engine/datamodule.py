@@ -10,6 +10,7 @@ from typing import Any, Literal
 import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fmsd.checks import check_choice, check_range
@@ -18,8 +19,10 @@ from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.loading.features import FeatureDataset
 from fmsd.data.loading.readable import ReadableFrames, collate_readable
 from fmsd.data.loading.sampler import EndlessBatches, Order, ProcessBatches
+from fmsd.data.loading.shards import fetch_ahead
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores, start_worker
 from fmsd.data.selected_frames import (
@@ -54,12 +57,15 @@ class DataModule(LightningDataModule):
             equal parts, `natural` in parts that follow their number of frames, see
             `fmsd.data.loading.sampler`; or `pairs`, `balanced_pairs` and `natural_pairs`, which
             hold each fake with a frame of its real video, see `fmsd.data.loading.pairs`.
+            With `shards`, the frames of a pack are shown in the order of its tars, see
+            `fmsd.data.loading.shards`.
         domains: `manipulation`, the forgery of a fake frame, to which each epoch deals real frames
             anew (equal names in two training datasets are one domain), or a column of the manifest,
             for example `dataset`.
         batch_size: frames per step over all processes.
         workers: loader processes; None for one per processor core, at most 8.
         seed: of order and augmentation.
+        buffer: with batches=shards, number of tars whose frames are mixed.
         strong: name of the augmentation of a second view of each training frame, for a loss that
             compares two; None for no such view.
         watch_tests: the test datasets are scored after every epoch, too.
@@ -71,6 +77,8 @@ class DataModule(LightningDataModule):
         absent: the test videos of each of which there is no frame, see
             `fmsd.data.absent_videos.load_absent`; the part `tests` loads them.
         skipped: the test datasets without a root; the part `tests` finds them.
+        features: features and digests of the frames of `train`, `val` and `test/NAME`, which
+            replace their pixels, see `fmsd.engine.cached_features`; empty after `load`.
 
     Raises:
         InputError: a setting is out of range or unknown.
@@ -81,6 +89,7 @@ class DataModule(LightningDataModule):
     tests: dict[str, Manifest]
     absent: dict[str, pl.DataFrame]
     skipped: list[str]
+    features: dict[str, tuple[Tensor, Tensor]]
 
     def __init__(
         self,
@@ -93,6 +102,7 @@ class DataModule(LightningDataModule):
         workers: int | None = None,
         seed: int = 0,
         strong: str | None = None,
+        buffer: int = 6,
         *,
         watch_tests: bool = False,
     ) -> None:
@@ -100,6 +110,7 @@ class DataModule(LightningDataModule):
         check_choice("data.batches", batches, training_order.BATCHES)
         check_choice("data.domains", domains, (MANIPULATION, *SCHEMA.names()))
         check_range("data.batch_size", batch_size, 1)
+        check_range("data.buffer", buffer, 1)
         aggregation(selection.video_score)
         self.selection = selection
         self.size = size
@@ -110,6 +121,7 @@ class DataModule(LightningDataModule):
         self.workers = min(8, available_cores()) if workers is None else workers
         self.seed = seed
         self.strong = strong
+        self.buffer = buffer
         self.watch_tests = watch_tests
         self.resume_position = (0, 0)  # epoch and batch that training begins with
         self._order: Order | None = None
@@ -124,6 +136,7 @@ class DataModule(LightningDataModule):
                 class.
         """
         self.listed = list_frames(self.selection)
+        self.features = {}
         if "training" in parts or "validation" in parts:
             self.splits = load_training_splits(self.selection, self.listed)
         if "training" in parts:
@@ -164,12 +177,16 @@ class DataModule(LightningDataModule):
         """The order of the training frames, made at its first use.
 
         Raises:
-            InputError: a batch is too small for the domains, a domain lacks a class, or there is no
-                pair.
+            InputError: see `fmsd.engine.training_order.make_order`.
         """
         if self._order is None:
             self._order = training_order.make_order(
-                self.splits.train, self.batches, self.domains, self.batch_size, self.seed
+                self.splits.train,
+                self.batches,
+                self.domains,
+                self.batch_size,
+                self.seed,
+                self.buffer,
             )
         return self._order
 
@@ -182,13 +199,14 @@ class DataModule(LightningDataModule):
             InputError: a batch is too small for the processes, or as in `order`.
         """
         manifest = self.splits.train
-        dataset = FrameDataset(
+        dataset = self.kept_features(manifest, "train") or FrameDataset(
             manifest,
             domain_names(manifest),
             self.size,
             self.augment,
             self.seed,
             strong=self.strong,
+            ahead=fetch_ahead(self.order),
         )
         rank, processes = self.rank_and_world_size
         if self.batch_size < self.order.group * processes:
@@ -209,20 +227,28 @@ class DataModule(LightningDataModule):
             InputError: there are more processes than frames.
         """
         rank, processes = self.rank_and_world_size
-        validations = self.validations.values()
-        if (fewest := min(map(len, validations))) < processes:
+        validations = self.validations
+        if (fewest := min(map(len, validations.values()))) < processes:
             raise InputError(
                 f"{fewest} validation frames are shared by {processes} processes",
                 "lower trainer.devices",
             )
         return [
-            self.loader(self._unaugmented(manifest), None, rank, processes, reused=True)
-            for manifest in validations
+            self.loader(
+                self.kept_features(manifest, f"test/{name}" if name else "val")
+                or self.unaugmented(manifest),
+                None,
+                rank,
+                processes,
+                reused=True,
+            )
+            for name, manifest in validations.items()
         ]
 
     def validation_loader(self) -> DataLoader[Frames]:
         """All validation frames in manifest order, in every process."""
-        return self.loader(self._unaugmented(self.splits.validation), None)
+        manifest = self.splits.validation
+        return self.loader(self.kept_features(manifest, "val") or self.unaugmented(manifest), None)
 
     def test_loader(
         self, name: str, corruption: Corruption | None = None, *, skip_unreadable: bool = False
@@ -232,18 +258,29 @@ class DataModule(LightningDataModule):
         Args:
             skip_unreadable: leave out frames that cannot be read, instead of raising an error.
         """
-        frames = self._unaugmented(self.tests[name], corruption)
+        kept = self.kept_features(self.tests[name], f"test/{name}")
+        if kept is not None and corruption is None:
+            return self.loader(kept, None)
+        frames = self.unaugmented(self.tests[name], corruption)
         return self.loader(ReadableFrames(frames) if skip_unreadable else frames, None)
 
-    def _unaugmented(
-        self, manifest: Manifest, corruption: Corruption | None = None
-    ) -> FrameDataset:
+    def kept_features(self, manifest: Manifest, part: str) -> FeatureDataset | None:
+        """The frames of a part by their features; None where these are not kept.
+
+        Args:
+            part: a key of `features`.
+        """
+        if part not in self.features:
+            return None
+        return FeatureDataset(manifest, domain_names(manifest), *self.features[part])
+
+    def unaugmented(self, manifest: Manifest, corruption: Corruption | None = None) -> FrameDataset:
         """The frames of a manifest without augmentation."""
         return FrameDataset(manifest, domain_names(manifest), self.size, corruption=corruption)
 
     def loader(
         self,
-        dataset: FrameDataset | ReadableFrames,
+        dataset: FrameDataset | ReadableFrames | FeatureDataset,
         batches: ProcessBatches | EndlessBatches | None,
         rank: int = 0,
         processes: int = 1,
@@ -261,11 +298,12 @@ class DataModule(LightningDataModule):
             if batches is None
             else {"batch_sampler": batches}
         )
+        workers = 0 if isinstance(dataset, FeatureDataset) else self.workers
         return DataLoader(
             dataset,
-            num_workers=self.workers,
+            num_workers=workers,
             worker_init_fn=partial(start_worker, os.getpid()),
-            persistent_workers=reused and self.workers > 0,
+            persistent_workers=reused and workers > 0,
             collate_fn=collate_readable if isinstance(dataset, ReadableFrames) else None,
             pin_memory=torch.accelerator.is_available(),
             **order,

@@ -18,7 +18,7 @@ class Part(NamedTuple):
         strong: the strongly augmented view; None without one.
     """
 
-    image: UInt8[Tensor, "frames 3 height width"]
+    image: UInt8[Tensor, "frames 3 height width"] | Float[Tensor, "frames channels"]
     label: Int[Tensor, " frames"]
     weight: Float[Tensor, " frames"]
     strong: UInt8[Tensor, "frames 3 height width"] | None = None

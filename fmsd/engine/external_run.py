@@ -5,13 +5,13 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from fmsd.data.content_files import file_contents
 from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
@@ -21,11 +21,11 @@ from fmsd.engine.stamp import protocol_stamps
 from fmsd.errors import InputError
 from fmsd.metrics.coverage import is_complete
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
-from fmsd.metrics.score_scale import SATURATED, count_tied, scale_metrics
+from fmsd.metrics.ranking import scale_metrics
 from fmsd.metrics.table import LEVELS
 from fmsd.redaction import redact_words
-from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import Run, owning_run
+from fmsd.runs.claim import claim_run, remove_parts
+from fmsd.runs.folder import Run, owning_run, write_text
 from fmsd.runs.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -34,52 +34,11 @@ UNKNOWN = "unknown"
 """What a record says of the training of an external detector."""
 
 
-def write_external_run(
-    folder: Path,
-    data: DataModule,
-    scores: Mapping[str, pl.DataFrame],
-    external: Mapping[str, Any],
-    config: str,
-    command: Sequence[str],
-    label: str | None,
-    levels: Sequence[str] = LEVELS,
-    overrides: Sequence[str] = (),
-    coverage: str | None = None,
-    cost: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> Run:
-    """Writes the folder of a run of an external detector: all at once, or nothing.
-
-    Args:
-        folder: of the run; it must hold none.
-        data: its test datasets are loaded.
-        scores: of each test dataset: one row per row of its manifest, in its order, with `logit`
-            (Float64, null where there is none) and `outcome`; and with `content`, the digests of
-            the files, if they were read already, or nulls of the type Null if it is not known which
-            files were scored.
-        external: the declared facts, see `fmsd.runs.record.External`.
-        config: text of the run's configuration.
-        command: the command line.
-        label: the name of the row in reports; None for that of the detector.
-        levels: the levels of the results: scores of whole videos have no frame level.
-        overrides: of the command line.
-        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
-        cost: further keys of the record: `seconds`, `parameters`, `device`.
-        seed: of the detector; equal ones but for the seed are one row of a report.
-
-    Raises:
-        InputError: the folder holds a run, or the scores give no metric.
-    """
-    with claimed_run(folder, config) as run:
-        fill_external_run(
-            run, data, scores, external, command, label, levels, overrides, coverage, cost, seed
-        )
-    return run
-
-
 @contextlib.contextmanager
 def claimed_run(folder: Path, config: str) -> Iterator[Run]:
     """Claims the folder of a new run; if the block fails, nothing of it stays.
+
+    The same command begins anew where it was killed before.
 
     Raises:
         InputError: the folder holds a run, or lies among the files of one.
@@ -91,13 +50,40 @@ def claimed_run(folder: Path, config: str) -> Iterator[Run]:
     run = Run(folder)
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        with claim_run(run, config, option="out"):
+        with claim_run(run, config, resumable=True, option="out"):
+            remove_parts(run, keep=[run.config.name])
             yield run
     except BaseException:
         for place in new:
             with contextlib.suppress(OSError):  # another process has written into it
                 place.rmdir()
         raise
+
+
+def write_beside(folder: Path, name: str, table: pl.DataFrame) -> Path:
+    """Writes a list beside the folder of a run that was refused, over no other file.
+
+    Args:
+        name: the end of the list's name, `scores` for `OUT.scores.csv`.
+
+    Returns:
+        The path of the list; that of an equal one, if there is one.
+    """
+    text = table.write_csv()
+    names = (f"{folder.name}.{name}{number}.csv" for number in ("", *range(2, 10000)))
+    path = next(
+        place
+        for place in map(folder.with_name, names)
+        if not os.path.lexists(place) or _holds(place, text)
+    )
+    write_text(path, text)
+    return path
+
+
+def _holds(path: Path, text: str) -> bool:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8") == text
+    return False
 
 
 def fill_external_run(
@@ -115,7 +101,23 @@ def fill_external_run(
 ) -> pl.DataFrame:
     """Writes the files of a run whose folder was claimed, and returns its results.
 
-    Arguments and errors are those of `write_external_run`.
+    Args:
+        run: from `claimed_run`.
+        data: its test datasets are loaded.
+        scores: of each test dataset: one row per row of its manifest, in its order, with `logit`
+            (Float64, null where there is none) and `outcome`; and with `content`, the digests of
+            the files, if it is known which files were scored.
+        external: the declared facts, see `fmsd.runs.record.External`.
+        command: the command line.
+        label: the name of the row in reports; None for that of the detector.
+        levels: the levels of the results: scores of whole videos have no frame level.
+        overrides: of the command line.
+        coverage: what becomes of frames without a score, see `fmsd.metrics.coverage.cover`.
+        cost: further keys of the record: `seconds`, `parameters`, `device`.
+        seed: of the detector; equal ones but for the seed are one row of a report.
+
+    Raises:
+        InputError: the scores give no metric.
     """
     record = external_record(external, data, levels, label, seed)
     parts = {
@@ -124,7 +126,6 @@ def fill_external_run(
         )
         for name, manifest in data.tests.items()
     }
-    warn_of_ties(parts, external["scale"])
     metrics = scale_metrics(external["scale"])
     table, record["stamps"] = results_of_tests(
         parts, record, data.selection, coverage, metrics, levels
@@ -140,46 +141,29 @@ def fill_external_run(
     return table
 
 
-def warn_of_ties(predictions: Mapping[str, pl.DataFrame], scale: str) -> None:
-    """Warns of declared logits that are so high that their probabilities tie at 1.
-
-    Args:
-        predictions: by dataset.
-        scale: of the scores.
-    """
-    for name, table in predictions.items() if scale == "logit" else ():
-        if tied := count_tied(table["logit"].drop_nulls().to_numpy()):
-            log.warning(
-                "%d different scores of %s are logits above %s, whose probabilities are all 1, so "
-                "they are not ranked: if they are no logits, declare output=score.",
-                tied + 1,
-                name,
-                SATURATED,
-            )
-
-
 def external_predictions(manifest: Manifest, scores: pl.DataFrame) -> pl.DataFrame:
     """The rows of a manifest with their scores, as a run keeps predictions.
 
     Args:
-        scores: see `write_external_run`.
+        scores: see `fill_external_run`.
 
     Returns:
         The manifest's columns and `logit`; `content` where the files of all frames with a score
         are there; and `outcome` where not all frames have a score.
     """
-    table = manifest.table.select(DIGEST_COLUMNS).with_columns(scores["logit"].cast(pl.Float64))
-    content = scores["content"] if "content" in scores.columns else file_contents(manifest)
-    unknown = content.is_null() & scores["logit"].is_not_null()
-    if content.dtype != pl.Null and unknown.any():
-        log.warning(
-            "%d of the %d files of %s are not there, so its predictions have no digests of files.",
-            unknown.sum(),
-            len(content),
-            table["dataset"][0],
-        )
-    elif content.dtype != pl.Null:
-        table = table.with_columns(content.alias("content"))
+    table = manifest.table.select(DIGEST_COLUMNS).with_columns(scores["logit"])
+    if "content" in scores.columns:
+        content = scores["content"]
+        if lacking := (content.is_null() & scores["logit"].is_not_null()).sum():
+            log.warning(
+                "%d of the %d files of %s are not there, so its predictions have no digests of "
+                "files.",
+                lacking,
+                len(content),
+                table["dataset"][0],
+            )
+        else:
+            table = table.with_columns(content)
     if not is_complete(scores):
         table = table.with_columns(scores["outcome"])
     return table

@@ -21,7 +21,7 @@ from fmsd.data.loading.image import read_bytes
 from fmsd.data.manifest import Manifest
 from fmsd.engine.distributed import all_gather_lists
 from fmsd.errors import InputError
-from fmsd.metrics.coverage import SCORED, UNREADABLE
+from fmsd.outcomes import SCORED, UNREADABLE
 from fmsd.types import Predictions
 
 FLOAT32_NOISE = 2.0**-18

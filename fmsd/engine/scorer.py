@@ -9,7 +9,7 @@ from torch import Tensor
 from fmsd.engine.transfer import to_device
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.models.features import features_and_logits, last_layer
+from fmsd.models.features import features_and_logits
 from fmsd.types import Frames, Predictions
 
 
@@ -26,7 +26,7 @@ class Scorer(LightningModule):
     def __init__(self, detector: Detector, kept: Collection[int] = ()) -> None:
         super().__init__()
         self.detector = detector
-        self.kept = frozenset(kept) if last_layer(detector) is not None else frozenset()
+        self.kept = frozenset(kept) if detector.last_layer() is not None else frozenset()
         self.features: dict[int, Tensor] = {}
 
     def transfer_batch_to_device(

@@ -26,18 +26,12 @@ from fmsd.engine.stamp import Facts, with_coverage, with_frames, with_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.figures import style
 from fmsd.figures.robustness import plot_robustness
-from fmsd.metrics.coverage import (
-    EXCLUDE,
-    REFUSE,
-    SCORED,
-    check_coverage,
-    check_share,
-    coverage_text,
-)
+from fmsd.metrics.coverage import EXCLUDE, REFUSE, check_coverage, check_share, coverage_text
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.table import LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.models.detector import Detector
+from fmsd.outcomes import SCORED
 from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
 from fmsd.runs.predictions import read_predictions
 from fmsd.runs.validation_features import (

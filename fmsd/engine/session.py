@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from fmsd.data.content_files import read_contents
+from fmsd.data.loading.shards import Shards
 from fmsd.data.overlap import REFUSE, SKIP, Overlap, check_overlap, count_overlap
 from fmsd.engine.adaptation import AdaptedDetector, adapt
+from fmsd.engine.cached_features import use_cached_features
 from fmsd.engine.checkpoints import Recovery, check_input_digests, newest_checkpoint
 from fmsd.engine.datamodule import DataFactory, DataModule
 from fmsd.engine.detectors import build_detector
 from fmsd.engine.distributed import broadcast_object, rank_zero_first
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
 from fmsd.engine.learner_settings import LearnerSettings
-from fmsd.engine.lightning_compat import log_at_least_every
+from fmsd.engine.lightning_compat import forward_context, log_at_least_every
 from fmsd.engine.mask_files import MaskHistoryWriter
 from fmsd.engine.model_selection import ModelChoice
 from fmsd.engine.scoring import check_expected
@@ -108,6 +111,8 @@ class Plan:
             the ends of epochs; None for these only.
         overlap: what happens to tests on training frames, see `fmsd.data.overlap`.
         coverage: what becomes of test frames without a score, see `fmsd.metrics.coverage.cover`.
+        cache_features: features that never change are computed once and kept on disk, see
+            `fmsd.engine.cached_features`.
 
     Raises:
         InputError: `save_every` is below 1, or `overlap` or `coverage` is unknown.
@@ -119,6 +124,7 @@ class Plan:
     save_every: int | None = 500
     overlap: str = REFUSE
     coverage: str | None = None
+    cache_features: bool = True
 
     def __post_init__(self) -> None:
         """Checks the interval between checkpoints, `overlap` and `coverage`."""
@@ -228,6 +234,8 @@ def build_setup(
     }
     if data.is_paired:
         digests["pairs of the training frames"] = data.splits.train.pairs_digest()
+    if isinstance(data.order, Shards):
+        digests["tars of the training frames"] = data.order.digest()
     checkpoint = training = counts = None
     if trainer.is_global_zero:
         checkpoint = newest_checkpoint(run.folder / CHECKPOINTS, digests)
@@ -285,6 +293,9 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
         digests[f"layers in {MASK}"] = hashlib.sha256(text.encode()).hexdigest()
         if setup.checkpoint is not None:
             check_input_digests(setup.checkpoint, digests)
+    if plan.cache_features and trainer.world_size == 1:
+        device = trainer.strategy.root_device
+        use_cached_features(model, base, data, device, partial(forward_context, trainer))
     recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
     learner = Learner(
         model,

@@ -8,7 +8,10 @@ import polars as pl
 
 from fmsd.data.loading.pairs import DomainPairs, PairRows, Pairs, match_frames
 from fmsd.data.loading.sampler import UNASSIGNED, EveryDomain, Order, Shuffle
+from fmsd.data.loading.shards import Shards
 from fmsd.data.manifest import Manifest
+from fmsd.data.mirror import check_room
+from fmsd.data.pack import frame_tars
 from fmsd.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -23,10 +26,13 @@ PAIRS: Mapping[str, str | None] = {
 }
 """The values of `data.batches` for batches of pairs, with the frequency of domains, if any."""
 
-BATCHES = ("shuffle", "balanced", "natural", *PAIRS)
+SHARDS = "shards"
+"""The value of `data.batches` for the order of a pack's tars."""
+
+BATCHES = ("shuffle", SHARDS, "balanced", "natural", *PAIRS)
 """The values of `data.batches`."""
 
-WITHOUT_DOMAINS = ("shuffle", "pairs")
+WITHOUT_DOMAINS = ("shuffle", SHARDS, "pairs")
 """The values of `data.batches` for batches that hold no domains."""
 
 
@@ -50,7 +56,9 @@ def domain_of_frames(table: pl.DataFrame, domains: str) -> pl.Series:
     return table[domains].cast(pl.String)
 
 
-def make_order(manifest: Manifest, batches: str, domains: str, size: int, seed: int) -> Order:
+def make_order(
+    manifest: Manifest, batches: str, domains: str, size: int, seed: int, buffer: int = 6
+) -> Order:
     """The order of the training frames; logs how often small domains are recycled.
 
     Args:
@@ -58,11 +66,17 @@ def make_order(manifest: Manifest, batches: str, domains: str, size: int, seed: 
         batches: one of `BATCHES`.
         domains: `MANIPULATION`, or a column of the manifest.
         size: number of frames in a batch.
+        buffer: with `shards`, number of tars whose frames are mixed.
 
     Raises:
-        InputError: a batch is too small for the domains, a domain lacks a class, or there is no
-            pair.
+        InputError: a batch is too small for the domains, a domain lacks a class, there is no pair,
+            or the frames are not in a pack, or in one that the cache of packs cannot hold.
     """
+    if batches == SHARDS:
+        return _order_of_tars(manifest, size, seed, buffer)
+    tars = frame_tars(manifest.root, manifest.table["path"])
+    if tars is not None:
+        check_room(tars.unique().to_list(), None, "add data.batches=shards")
     if batches == "shuffle":
         return Shuffle(_forgery_ids(manifest), size, seed)
     names = training_domains(manifest, batches, domains)
@@ -80,6 +94,21 @@ def make_order(manifest: Manifest, batches: str, domains: str, size: int, seed: 
         ],
     )
     return order
+
+
+def _order_of_tars(manifest: Manifest, size: int, seed: int, buffer: int) -> Shards:
+    """The order of a pack's tars."""
+    tars = frame_tars(manifest.root, manifest.table["path"])
+    if tars is None:
+        raise InputError(
+            f"data.batches=shards needs the tars of a pack, and {manifest.root} is none",
+            "give data.batches=shuffle, or the folder or address of a pack, see fmsd pack",
+        )
+    names = tars.unique().sort()
+    # a block, the next one, which is fetched, and the last frames of the one before
+    check_room(names.to_list(), 3 * buffer, "give a smaller data.buffer")
+    tar = tars.cast(pl.Enum(names)).to_physical().cast(pl.Int64).to_numpy()
+    return Shards(names.to_list(), tar, _forgery_ids(manifest), size, buffer, seed)
 
 
 def _paired_order(

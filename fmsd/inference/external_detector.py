@@ -9,7 +9,7 @@ A complete detector, in the file `mine.py` of the working folder:
         size = 224  # side of the square images that it is called with
         mean = [0.485, 0.456, 0.406]  # with std; without both it is called with bytes, 0 to 255
         std = [0.229, 0.224, 0.225]
-        output = "logit"  # or "probability", or "score": any number
+        scale = "logit"  # or "probability", or "score": any number
         higher = "fake"  # what a higher output means; or "real"
 
         def __init__(self, weights: str) -> None:
@@ -58,7 +58,7 @@ class OutputError(ValueError):
 class ForeignDetector(Protocol):
     """A detector of other code: any callable.
 
-    Attributes of it declare `output` and `higher`; `size`, `mean` and `std` where it takes images;
+    Attributes of it declare `scale` and `higher`; `size`, `mean` and `std` where it takes images;
     and `takes = "path"` where it reads files itself. See `Declaration`. Keys of the command line
     stand in for attributes and replace them.
     """
@@ -90,7 +90,7 @@ class Declaration:
     """What is declared of a detector.
 
     Args:
-        output: the scale of its scores: `probability`, `logit`, or `score` for any number.
+        scale: of its scores: `probability`, `logit`, or `score` for any number.
         higher: what a higher score means: `fake` or `real`.
         takes: `images` or `path`.
         size: side of the images that it is called with, in pixels; None where it takes paths.
@@ -98,7 +98,7 @@ class Declaration:
         margin: that of the face crops that it was made for, in sizes of the face; None if unknown.
     """
 
-    output: Scale
+    scale: Scale
     higher: Higher
     takes: Takes = "images"
     size: int | None = None
@@ -109,7 +109,7 @@ class Declaration:
         """The declared facts, as the record of a run keeps them."""
         mean, std = self.normalisation or (None, None)
         return {
-            "scale": self.output,
+            "scale": self.scale,
             "higher": self.higher,
             "takes": self.takes,
             "size": self.size,
@@ -145,10 +145,10 @@ def declaration(detector: object, given: Mapping[str, Any]) -> Declaration:
         size, normalisation = None, None
     else:
         size, normalisation = _size(found["size"]), _normalisation(found["mean"], found["std"])
-    output: Any = _choice("output", found["output"], SCALES)
+    scale: Any = _choice("scale", found["scale"], SCALES)
     higher: Any = _choice("higher", found["higher"], HIGHER)
     margin = _margin(found["margin"])
-    return Declaration(output, higher, takes, size, normalisation, margin)  # pyright: ignore[reportArgumentType]
+    return Declaration(scale, higher, takes, size, normalisation, margin)  # pyright: ignore[reportArgumentType]
 
 
 def _choice(key: str, value: object, choices: Sequence[str]) -> str:

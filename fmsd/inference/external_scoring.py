@@ -32,8 +32,8 @@ from fmsd.errors import InputError
 from fmsd.inference.external_detector import ExternalDetector, OutputError
 from fmsd.inference.external_factory import error_place, error_text
 from fmsd.machine_errors import memory_error
-from fmsd.metrics.coverage import FAILED, SCORED, UNREADABLE
-from fmsd.metrics.score_scale import Higher, Scale, as_logits, score_bounds
+from fmsd.metrics.score_scale import Scale, as_logits
+from fmsd.outcomes import FAILED, SCORED, UNREADABLE
 from fmsd.package_files import PACKAGE
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class FrameScores(NamedTuple):
 
     Args:
         value: the scores, as the detector returned them; NaN where there is none.
-        outcome: of each frame, see `fmsd.metrics.coverage`.
+        outcome: of each frame, see `fmsd.outcomes`.
         content: the digests of the files, UInt64; null where there is no file.
     """
 
@@ -71,6 +71,8 @@ class CarefulScorer:
     Attributes:
         scored, failed: the numbers of frames.
         first: of the first failure, what was wrong.
+        dataset: whose frames are scored, for messages; None once a warning has said that they are
+            scored one by one.
     """
 
     def __init__(self, detector: ExternalDetector) -> None:
@@ -78,6 +80,7 @@ class CarefulScorer:
         self.scored = 0
         self.failed = 0
         self.first: str | None = None
+        self.dataset: str | None = None
 
     def scores(
         self, batch: UInt8[Tensor, "frames 3 height width"] | Sequence[str], names: Sequence[str]
@@ -100,7 +103,7 @@ class CarefulScorer:
                 [self.scores(one, [name]) for one, name in zip(singles, names, strict=True)]
             )
         good = np.isfinite(values)
-        if self.detector.declared.output == "probability":
+        if self.detector.declared.scale == "probability":
             good &= (values >= 0) & (values <= 1)
         self.scored += int(good.sum())
         for place in np.flatnonzero(~good).tolist():
@@ -122,14 +125,22 @@ class CarefulScorer:
         try:
             return self.detector(batch)
         except OutputError as error:
-            if len(batch) == 1:
-                self._fail(name, str(error))
+            text, trace = str(error), ""
         except (Exception, SystemExit) as error:
             if refusal := memory_error(error):
                 raise refusal from error
-            if len(batch) == 1:
-                text = f"{error_text(error)}{error_place(error)}"
-                self._fail(name, text, own_traceback(error))
+            text, trace = f"{error_text(error)}{error_place(error)}", own_traceback(error)
+        if len(batch) == 1:
+            self._fail(name, text, trace)
+        elif self.dataset is not None:
+            log.warning(
+                "The detector failed on a batch of %d frames of %s: %s. The frames of such batches "
+                "are scored one by one.",
+                len(batch),
+                self.dataset,
+                text,
+            )
+            self.dataset = None
         return None
 
     def _fail(self, name: str, text: str, trace: str = "") -> None:
@@ -159,7 +170,7 @@ class CarefulScorer:
         if self.failed and not self.scored:
             raise DetectorError(
                 f"The detector failed on all of the first {self.failed} frames ({self.first})",
-                "correct it, or what is declared of it (output=, size=, mean=, std=, takes=)",
+                "correct it, or what is declared of it (scale=, size=, mean=, std=, takes=)",
             )
 
 
@@ -184,6 +195,7 @@ def score_frames(
     Raises:
         InputError: the files lie in tars, which a detector cannot read; or see `CarefulScorer`.
     """
+    scorer.dataset = manifest.table["dataset"][0]
     if size is None:
         return _score_files(scorer, manifest, batch_size)
     return _score_images(scorer, manifest, size, batch_size, workers)
@@ -274,56 +286,50 @@ def _advanced(
             advance(size(batch))
 
 
-def as_test_scores(
-    found: Mapping[str, FrameScores], output: Scale, higher: Higher
-) -> dict[str, pl.DataFrame]:
-    """The scores of all test datasets as logits of fake, for `write_external_run`.
+def checked_scores(found: Mapping[str, FrameScores], scale: Scale) -> dict[str, pl.DataFrame]:
+    """The scores of all test datasets, for `fmsd.engine.external_scores.logits_of_fake`.
 
-    As with our own detectors, frames with equal files get one score, and a dataset whose logits or
-    probabilities differ in nothing but noise of the arithmetic gets one for all.
+    As with our own detectors, frames with equal files get one score. Where different files have
+    nothing but one score, give or take the noise of the arithmetic, all frames count as failed.
 
     Args:
         found: by dataset.
-        output, higher: see `fmsd.metrics.score_scale.as_logits`.
+
+    Returns:
+        By dataset, `score` (null without one), `outcome` and `content` of each frame.
     """
-    values = {name: tied(one.value, one.content) for name, one in found.items()}
-    for name, one in found.items():
-        if is_constant(values[name], one.content):
-            log.warning(
-                "The detector gave all %d frames of %s the same score, so they count as failed.",
-                np.isfinite(values[name]).sum(),
-                name,
-            )
-            values[name] = np.full(len(values[name]), np.nan)
-            found = {**found, name: one._replace(outcome=_with_failures(one.outcome))}
-    bounds = score_bounds(list(values.values())) if output == "score" else None
     tables = {}
     for name, one in found.items():
-        if output == "score":
-            logit = as_logits(values[name], output, higher, bounds)  # whose zero has no meaning
-        else:
-            logit = flattened(as_logits(values[name], output, higher))
-        column = pl.Series("logit", logit, nan_to_null=True)
-        tables[name] = pl.DataFrame([column, pl.Series("outcome", one.outcome), one.content])
+        value, outcome = tied(one.value, one.content), one.outcome
+        if is_constant(value, one.content, scale):
+            log.warning(
+                "The detector gave all %d frames of %s the same score, so they count as failed.",
+                np.isfinite(value).sum(),
+                name,
+            )
+            value = np.full(len(value), np.nan)
+            outcome = [FAILED if each == SCORED else each for each in outcome]
+        score = pl.Series("score", value, nan_to_null=True)
+        tables[name] = pl.DataFrame([score, pl.Series("outcome", outcome), one.content])
     return tables
 
 
-def is_constant(value: Float64[ndarray, " frames"], content: pl.Series) -> bool:
+def is_constant(value: Float64[ndarray, " frames"], content: pl.Series, scale: Scale) -> bool:
     """Whether a detector gave different images of a dataset one score.
 
     Args:
-        value: the scores; NaN where there is none.
+        value: the scores; NaN where there is none. Those of a known scale may differ in noise.
         content: the digests of the files; null where there is none.
     """
     known = np.isfinite(value)
     files = content.filter(pl.Series(known))
-    different = files.drop_nulls().n_unique() + files.null_count()
-    return different > 1 and len(np.unique(value[known])) == 1
-
-
-def _with_failures(outcome: Sequence[str]) -> list[str]:
-    """Outcomes in which nothing is scored."""
-    return [FAILED if each == SCORED else each for each in outcome]
+    if files.drop_nulls().n_unique() + files.null_count() < 2:
+        return False
+    scores = value[known]
+    if scale != "score":
+        logits = as_logits(scores, scale, "fake")
+        scores = flatten_noise(torch.from_numpy(logits), PRECISION).numpy()
+    return len(np.unique(scores)) == 1
 
 
 def tied(value: Float64[ndarray, " frames"], content: pl.Series) -> Float64[ndarray, " frames"]:
@@ -336,13 +342,4 @@ def tied(value: Float64[ndarray, " frames"], content: pl.Series) -> Float64[ndar
     result = value.copy()
     digests = content.filter(pl.Series(known)).reinterpret(signed=True).to_numpy(writable=True)
     result[known] = tie_equal_files(torch.from_numpy(value[known]), torch.from_numpy(digests))
-    return result
-
-
-def flattened(value: Float64[ndarray, " frames"]) -> Float64[ndarray, " frames"]:
-    """Scores of one dataset, all equal if they differ in noise alone; NaN stays."""
-    known = np.isfinite(value)
-    result = value.copy()
-    if known.any():
-        result[known] = flatten_noise(torch.from_numpy(value[known]), PRECISION)
     return result

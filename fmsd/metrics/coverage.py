@@ -15,19 +15,7 @@ import polars as pl
 
 from fmsd.checks import check_choice
 from fmsd.errors import InputError
-
-SCORED, NO_FACE, UNREADABLE, MISSING, FAILED = OUTCOMES = (
-    "scored",
-    "no_face",
-    "unreadable",
-    "missing",
-    "failed",
-)
-"""What became of an expected frame.
-
-No face was found in it, its file could not be decoded, a file of scores has nothing for it, or the
-detector crashed or gave no usable score.
-"""
+from fmsd.outcomes import NO_FRAME, OUTCOMES, SCORED
 
 EXCLUDE, AS_REAL, AS_CHANCE, REFUSE = POLICIES = ("exclude", "as_real", "as_chance", "refuse")
 """Values of `coverage=`: frames without a score are left out, are scored as certainly real or with
@@ -39,11 +27,12 @@ COUNTS = ("n_expected", *(f"n_{outcome}" for outcome in OUTCOMES))
 LEAST_SHARE = 0.99
 """The least scored share of each class of a dataset, where `coverage=` was not given."""
 
-NO_FRAME = -1
-"""The index in the row of a video of which there is no frame."""
-
 FILLED = {AS_REAL: -1000.0, AS_CHANCE: 0.0}
 """The logits of frames without a score: the probability is exactly 0 in float64, or 0.5."""
+
+
+class CoverageError(InputError):
+    """Too few frames or videos of a test have a score."""
 
 
 def check_coverage(coverage: str | None) -> None:
@@ -105,7 +94,7 @@ def check_share(predictions: pl.DataFrame, coverage: str | None) -> None:
     `exclude`, one of each class.
 
     Raises:
-        InputError: fewer have one; the message names the dataset, the class and the outcomes.
+        CoverageError: fewer have one; the message names the dataset, the class and the outcomes.
     """
     if coverage in FILLED or is_complete(predictions):
         return
@@ -122,7 +111,7 @@ def check_share(predictions: pl.DataFrame, coverage: str | None) -> None:
             if scored and scored >= least * expected:
                 continue
             others = "as_real or as_chance" if not scored else "exclude, as_real or as_chance"
-            raise InputError(
+            raise CoverageError(
                 f"Only {scored:,} of the {expected:,} {'fake' if label else 'real'} test {kind} of "
                 f"{dataset} have a score (the others: {outcomes_text(counts)})",
                 f"complete them, or choose what becomes of them by coverage={others}",

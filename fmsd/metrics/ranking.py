@@ -193,3 +193,12 @@ def check_metrics(metrics: Sequence[str]) -> Sequence[str]:
     if unknown := [metric for metric in metrics if metric not in names]:
         raise InputError(f"metric={unknown[0]} is unknown", f"choose one of {', '.join(names)}")
     return metrics
+
+
+def scale_metrics(scale: str) -> list[str] | None:
+    """The metrics that scores of a scale have; None for all.
+
+    Scores of an unknown scale have those of ranks: accuracies at 0.5, Brier score and calibration
+    error would be values of the map to logits.
+    """
+    return list(CURVE_METRICS) if scale == "score" else None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 BUCKETS = 1024
 """Number of ranges of scores; frames of different ranges are compared by counting."""
@@ -102,13 +103,16 @@ def _wins(
     pairs = int(near.sum())
     if pairs > MOST_PAIRS:
         return None
-    real_counts, fake_counts = (
-        torch.bincount(side.place * BUCKETS + bucket, minlength=len(side.videos) * BUCKETS)
-        .view(-1, BUCKETS)
-        .to(kind)
-        for side, bucket in ((real, real_bucket), (fake, fake_bucket))
+    below = torch.zeros(BUCKETS, len(real.videos), dtype=kind)  # frames in lower ranges
+    counts = torch.bincount(real_bucket * len(real.videos) + real.place, minlength=below.numel())
+    torch.cumsum(counts.view(below.shape)[:-1], 0, dtype=kind, out=below[1:])
+    # a video has frames in few of the ranges, so rows are added rather than a product formed
+    wins = functional.embedding_bag(
+        fake_bucket[fake.place.argsort(stable=True)],
+        below,
+        fake.sizes.cumsum(0) - fake.sizes,
+        mode="sum",
     )
-    wins = fake_counts @ (real_counts.cumsum(1) - real_counts).T
     one = torch.repeat_interleave(near)
     other = torch.arange(pairs) + (first - near.cumsum(0) + near)[one]
     weight = 1 + (real.rank[other] < fake.rank[one]).to(kind)

@@ -26,10 +26,13 @@ from fmsd.checks import check_choice
 from fmsd.errors import InputError, reason
 from fmsd.models.efficientnet import fix_padding
 from fmsd.models.formats import to_pretrained_keys
-from fmsd.models.head import HeadKind, replace_head
+from fmsd.models.head import CosineHead, FeatureHead, HeadKind, replace_head
 from fmsd.package_files import EMBEDDED
 from fmsd.paths import expand_home
 from fmsd.state import check_finite, read_state
+
+FEATURE_DIMENSIONS = 2
+"""Dimensions of a batch of inputs of the last layer; a batch of images has four."""
 
 
 class Detector(nn.Module):
@@ -52,9 +55,19 @@ class Detector(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(
-        self, image: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
+        self,
+        image: UInt8[Tensor, "batch 3 height width"]
+        | Float[Tensor, "batch 3 height width"]
+        | Float[Tensor, "batch channels"],
     ) -> Float[Tensor, " batch"]:
-        """Computes the logits of RGB images: bytes, or floats in [0, 1]."""
+        """Computes the logits of RGB images: bytes, or floats in [0, 1].
+
+        Of inputs of the last layer, which have two dimensions, it computes the last layer alone.
+        """
+        if image.ndim == FEATURE_DIMENSIONS:
+            last = self.last_layer()
+            assert last is not None
+            return last(image).squeeze(-1)
         scaled = image if image.is_floating_point() else image.to(self.mean.dtype) / 255
         return self.backbone((scaled - self.mean) / self.std).squeeze(-1)
 
@@ -71,6 +84,17 @@ class Detector(nn.Module):
                 "choose a backbone with a single one",
             )
         return classifier
+
+    def last_layer(self) -> nn.Module | None:
+        """The last layer with a matrix in the head; None of a head without one."""
+        if isinstance(head := self.head(), FeatureHead):
+            return head
+        layers = [
+            layer
+            for layer in head.modules()
+            if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
+        ]
+        return layers[-1] if layers else None  # some heads pool or norm first
 
     def train(self, mode: bool = True) -> "Detector":
         """Sets training mode, but keeps frozen batch norms in evaluation mode.
@@ -153,8 +177,8 @@ def detector(
         )
     except TypeError as error:
         raise InputError(
-            f"The backbone {name!r} does not take one of the arguments {sorted(arguments)} "
-            f"({error})",
+            f"The backbone {name!r} does not take one of the arguments "
+            f"{', '.join(sorted(arguments))} ({error})",
             "correct backbone.NAME=VALUE",
         ) from error
     except MemoryError:

@@ -25,7 +25,7 @@ class FeatureCapture:
     """
 
     def __init__(self, detector: Detector) -> None:
-        last = last_layer(detector)
+        last = detector.last_layer()
         if last is None:
             raise InputError(
                 f"The head of {type(detector.backbone).__name__} has no matrix, so there is no "
@@ -61,14 +61,24 @@ class FeatureCapture:
 
 @torch.no_grad()
 def features_and_logits(
-    detector: Detector, image: Shaped[Tensor, "batch 3 height width"]
+    detector: Detector, image: Shaped[Tensor, "batch ..."]
 ) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " batch"]]:
     """Computes the input of the head's last matrix, and the logits, in one pass.
 
     Of a cosine or feature head the features are unit vectors.
     """
+    taken, logit = last_input_and_logits(detector, image)
+    normalised = isinstance(detector.last_layer(), CosineHead | FeatureHead)
+    return unit_vectors(taken) if normalised else taken.flatten(1).float(), logit.float()
+
+
+@torch.no_grad()
+def last_input_and_logits(
+    detector: Detector, image: Shaped[Tensor, "batch ..."]
+) -> tuple[Float[Tensor, "batch ..."], Float[Tensor, " batch"]]:
+    """The input of the head's last layer as it is, and the logits."""
     seen: list[Any] = []
-    last = last_layer(detector)
+    last = detector.last_layer()
     assert last is not None
     hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
@@ -76,15 +86,4 @@ def features_and_logits(
     finally:
         hook.remove()
     (taken,) = seen
-    normalised = isinstance(last, CosineHead | FeatureHead)
-    return unit_vectors(taken) if normalised else taken.flatten(1).float(), logit.float()
-
-
-def last_layer(detector: Detector) -> nn.Module | None:
-    """The last layer with a matrix in the head; None of a head without one."""
-    if isinstance(head := detector.head(), FeatureHead):
-        return head
-    layers = [
-        layer for layer in head.modules() if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
-    ]
-    return layers[-1] if layers else None  # some heads pool or norm first
+    return taken, logit

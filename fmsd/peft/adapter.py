@@ -29,9 +29,9 @@ from fmsd.peft.inject import AdaptedModule, Matrix
 from fmsd.peft.layer_kinds import layer_class
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear
-from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.peft.vpt import PromptedBlock, check_prefix
 from fmsd.state import StateFile, check_finite, read_fault
+from fmsd.tensor_cache import tensor_bytes
 
 ADAPTER_FORMAT = 2
 

@@ -1,27 +1,17 @@
 """A disk cache of singular directions and values, keyed by the hash of the weight."""
 
-import functools
 import hashlib
-import logging
-import os
 from collections.abc import Callable, Sequence
 
-import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
 from torch import Tensor
 
-from fmsd import linalg
-from fmsd.atomic import atomic
-from fmsd.cache import cache_folder
-from fmsd.errors import InputError, reason
+from fmsd import linalg, tensor_cache
 from fmsd.linalg import SMALL, DirectionSplit, Factors, singular_directions
+from fmsd.tensor_cache import tensor_bytes
 
-log = logging.getLogger(__name__)
-
-CHECKSUM = "checksum"
-"""The tensor of a file that holds the checksum of the others."""
+FOLDER = "directions"
+"""The folder of the cache."""
 
 CACHE_VERSION = 3
 """Part of every key; to be raised when a change of `fmsd.linalg` changes the cached values."""
@@ -63,7 +53,7 @@ def load_or_compute(
     names: Sequence[str],
     compute: Callable[[], Sequence[Tensor]],
 ) -> Sequence[Tensor]:
-    """The cached result of `compute` about a weight; computed and stored if absent.
+    """The cached result of `compute` about a weight, on its device.
 
     Results lie in the folder `directions` of the cache. Those of small matrices are not stored, nor
     if the cache cannot be written.
@@ -75,40 +65,8 @@ def load_or_compute(
     """
     if min(weight.shape) <= SMALL:
         return compute()
-    try:
-        path = cache_folder() / "directions" / f"{cache_key(weight, what)}.safetensors"
-    except InputError as error:
-        _warn(error.message)
-        return compute()
-    if os.path.isfile(path):  # False where a folder above it may not be entered
-        try:
-            stored = load(path.read_bytes())  # no memory map: another job may write the same file
-            found = [stored[name] for name in names]
-            if not torch.equal(stored[CHECKSUM], checksum(found)):
-                raise ValueError("its checksum differs")
-            return [part.to(weight.device) for part in found]
-        except (SafetensorError, KeyError, OSError, ValueError) as error:
-            log.warning("%s cannot be read (%s); it is computed again.", path, error)
-    computed = compute()
-    parts = [part.cpu() for part in computed]
-    try:
-        with atomic(path) as partial:
-            save_file(dict(zip(names, parts, strict=True)) | {CHECKSUM: checksum(parts)}, partial)
-    except OSError as error:
-        _warn(f"{path.parent} cannot be written ({error.strerror or reason(error)})")
-    except SafetensorError as error:  # as it names a full disk
-        _warn(f"{path.parent} cannot be written ({reason(error)})")
-    return computed
-
-
-@functools.cache
-def _warn(why: str) -> None:
-    """Logs once, not once a layer, that nothing is stored."""
-    log.warning(
-        "Singular directions are not kept, so the next run computes them again: %s; set "
-        "FMSD_CACHE to a folder that can be written.",
-        why,
-    )
+    stored = tensor_cache.load_or_compute(FOLDER, cache_key(weight, what), names, compute)
+    return [part.to(weight.device) for part in stored]
 
 
 def cache_key(weight: Float[Tensor, "out in"], what: str) -> str:
@@ -116,16 +74,3 @@ def cache_key(weight: Float[Tensor, "out in"], what: str) -> str:
     digest = hashlib.sha256(f"{CACHE_VERSION} {tuple(weight.shape)} {weight.dtype} {what}".encode())
     digest.update(tensor_bytes(weight))
     return digest.hexdigest()
-
-
-def checksum(tensors: Sequence[Tensor]) -> Tensor:
-    """The SHA-256 of the bytes of some tensors on the CPU."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor_bytes(tensor))
-    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
-
-
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes, without a copy if it is contiguous and on the CPU."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -10,6 +10,7 @@ from polars.exceptions import PolarsError
 
 from fmsd.errors import InputError, reason
 from fmsd.metrics.groups import UNKNOWN
+from fmsd.quoting import printable
 from fmsd.tables import read_csv, read_parquet
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,13 @@ RESERVED = frozenset(
     {"path", "dataset", "video", "label", "domain", "index", "split", "compression"}
     | {"logit", "content", "outcome", "score"}
 )
-"""Columns of predictions, which no attribute can replace."""
+"""Columns of predictions, which count; a manifest as a table of attributes has some, too."""
 
 LONGEST = 100
 """Characters of the longest name or value."""
+
+MOST_NAMED = 10
+"""Columns that a message names, at most."""
 
 EXAMPLE = "give a table with the columns path, or dataset and video, and one for each attribute"
 
@@ -87,14 +91,20 @@ def read_attributes(file: Path) -> Attributes:
     table = _read(file)
     keys = next((keys for keys in KEYS if set(keys) <= set(table.columns)), None)
     if keys is None:
-        raise InputError(f"attributes={file} has no column path, and none that is video", EXAMPLE)
-    names = [name for name in table.columns if name not in {"path", "dataset", "video"}]
-    if not names:
-        raise InputError(f"attributes={file} has keys alone, and no attribute", EXAMPLE)
-    if taken := [name for name in names if name in RESERVED]:
+        found = ", ".join(printable(name)[:LONGEST] for name in table.columns[:MOST_NAMED])
         raise InputError(
-            f"attributes={file} has the column {taken[0]}, which predictions have themselves",
-            "rename it, or leave it out",
+            f"attributes={file} has no column path or video, by which lines are matched with test "
+            f"frames; its columns are {found}",
+            "rename the one that holds them to path or video in its header",
+        )
+    names = [name for name in table.columns if name not in RESERVED]
+    if not names:
+        raise InputError(f"attributes={file} has columns of predictions alone", EXAMPLE)
+    if taken := [name for name in table.columns if name in RESERVED - {"path", "dataset", "video"}]:
+        log.warning(
+            "attributes=%s has %s, which predictions have themselves: theirs count.",
+            file,
+            ", ".join(taken),
         )
     nested = [name for name in (*keys, *names) if table[name].dtype.is_nested()]
     if nested:

@@ -21,7 +21,7 @@ from fmsd.errors import InputError
 from fmsd.metrics.coverage import framed, policy
 from fmsd.metrics.definitions import OURS
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
-from fmsd.metrics.score_scale import scale_metrics
+from fmsd.metrics.ranking import scale_metrics
 from fmsd.metrics.table import COLUMNS, LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.report.rows import Row

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,9 @@ from fmsd.metrics.interval import MIN_VIDEOS, ResampledMetric, percentile_interv
 from fmsd.metrics.score_meaning import wilson
 from fmsd.metrics.table import scores_by_dataset
 from fmsd.report.attributes import Attributes
+from fmsd.report.columns import dataset_groups
+from fmsd.report.coverage import group_coverage
+from fmsd.report.markup import count_noun
 from fmsd.report.rows import Row
 from fmsd.report.summary import interval_phrase
 from fmsd.report.tables import Cell, Table
@@ -50,6 +53,8 @@ SCHEMA = {
     "low": pl.Float64,
     "high": pl.Float64,
     "videos": pl.String,
+    "n_expected": pl.Int64,
+    "n_scored": pl.Int64,
 }
 
 
@@ -74,6 +79,7 @@ class Tested:
         values: by value and group, of each seed.
         samples: the same on resamples.
         groups: those of the first seed, for counts.
+        coverage: of the first seed, see `fmsd.report.coverage.group_coverage`.
     """
 
     values: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -81,6 +87,15 @@ class Tested:
         default_factory=lambda: defaultdict(list)
     )
     groups: dict[str, Group] = field(default_factory=dict)
+    coverage: dict[tuple[str | None, int], tuple[int, int]] = field(default_factory=dict)
+
+    def covered(self, value: str, name: str) -> tuple[int, int]:
+        """The numbers of expected and of scored videos behind a value of a group."""
+        own_reals = self.groups[name].all_reals is None
+        real, fake = (name if own_reals or value == "fpr" else None, 0), (name, 1)
+        keys = {"auc": (real, fake), "fpr": (real,), "tpr": (fake,)}[value]
+        counts = [self.coverage.get(key, (0, 0)) for key in keys]
+        return sum(expected for expected, _ in counts), sum(scored for _, scored in counts)
 
 
 def group_columns(frames: pl.DataFrame, attributes: Attributes | None) -> list[str]:
@@ -106,18 +121,22 @@ def group_results(
         InputError: a test lacks the column, or has too many groups.
     """
     tested: dict[tuple[str, str], Tested] = defaultdict(Tested)
-    tests = [(row, dataset) for row in rows for dataset in row.prediction_files]
+    known = [dataset for own in dataset_groups(rows).values() for dataset in own]
+    order = known or list(dict.fromkeys(name for row in rows for name in row.prediction_files))
+    tests = [(row, dataset) for row in rows for dataset in order if dataset in row.prediction_files]
     for row, dataset in track(tests, "Dividing into groups", len(tests), "tables"):
         rules = row.scoring_rules(dataset)
-        frames = row.read_predictions(dataset)
+        expected = row.expected_frames(dataset)
         if attributes is not None:
-            frames = attributes.join(frames)
-        frames = _with_text(frames, column, dataset)
+            expected = attributes.join(expected)
+        expected = _with_text(expected, column, dataset)
+        frames = row.ranked_frames(dataset, expected)
         ((_, scored),) = scores_by_dataset(frames, rules["naming"])
         groups = split_groups(scored, column, rules["video_score"], rules["definitions"])
         threshold = (rules["thresholds"] or {}).get("video")
         cell = tested[row.label, dataset]
         cell.groups = cell.groups or groups
+        cell.coverage = cell.coverage or group_coverage(expected, column, rules["naming"])
         for name, group in groups.items():
             for value, number in group.measured(threshold).items():
                 cell.values[value, name].append(number)
@@ -127,14 +146,17 @@ def group_results(
                 cell.samples[key].append(samples)
     tables, lines = [], []
     for value in VALUES:
-        columns, cells = _cells(value, tested)
+        columns, cells = _cells(value, tested, order)
         if any(cells.values()):
             tables.append(_table(value, column, columns, cells, _caption(value, tested, resamples)))
         for label, row in cells.items():
             for (dataset, group), cell in row.items():
                 where = (label, dataset, column, as_plain_text(group or ""), "video", value)
                 ends = cell.value, cell.deviation, cell.low, cell.high
-                lines.append((*where, *ends, columns[dataset, group]))
+                covered = (
+                    (None, None) if group is None else tested[label, dataset].covered(value, group)
+                )
+                lines.append((*where, *ends, columns[dataset, group], *covered))
     return GroupResults(tables, pl.DataFrame(lines, schema=SCHEMA, orient="row"))
 
 
@@ -166,7 +188,7 @@ Place = tuple[str, str | None]
 
 
 def _cells(
-    value: str, tested: Mapping[tuple[str, str], Tested]
+    value: str, tested: Mapping[tuple[str, str], Tested], datasets: Sequence[str]
 ) -> tuple[dict[Place, str], dict[str, dict[Place, Cell]]]:
     """The columns with their counts of videos, and the cells by row and column."""
     columns: dict[Place, str] = {}
@@ -182,14 +204,17 @@ def _cells(
         for name, group in test.groups.items():
             if numbers := test.values.get((value, name)):
                 counts = group.counts(value)
-                cell = row[dataset, name] = _cell(value, numbers, counts, samples.get(name))
+                cell = _cell(value, numbers, counts, samples.get(name))
+                expected, scored = test.covered(value, name)
+                if scored < expected:
+                    cell = replace(cell, scored=scored / expected)
+                row[dataset, name] = cell
                 columns.setdefault((dataset, name), _counted(value, counts))
                 if not cell.few and name != UNKNOWN:
                     enough[name] = cell.value
         if len(enough) > 1:
             row[dataset, None] = _gap(enough, samples)
             columns.setdefault((dataset, None), f"of {len(enough)} groups")
-    datasets = list(dict.fromkeys(dataset for dataset, _ in columns))
     order = sorted(columns, key=lambda place: (datasets.index(place[0]), place[1] is None))
     return {place: columns[place] for place in order}, cells
 
@@ -279,9 +304,30 @@ def _caption(value: str, tested: Mapping[tuple[str, str], Tested], resamples: in
         parts.append("in brackets Wilson's 95 % interval over videos")
     elif resamples:
         parts.append(interval_phrase(seeds, resamples))
+    if lost := _without_score(tested):
+        parts.append(f"without a scored video: {', '.join(lost)}")
+    few = any(
+        min(group.counts(value)) < MIN_VIDEOS
+        for test in tested.values()
+        for name, group in test.groups.items()
+        if (value, name) in test.values
+    )
+    if few:
+        parts.append(f"[-]: fewer than {MIN_VIDEOS} videos of a class")
     parts.append(
         f"gap: largest minus smallest value of the groups with at least {MIN_VIDEOS} videos of a "
         "class, which is above 0 by chance, too"
     )
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _without_score(tested: Mapping[tuple[str, str], Tested]) -> list[str]:
+    """The groups of which no video has a score in some row, with the numbers of their videos."""
+    counts = {
+        f"{dataset}/{name}": sum(test.coverage.get((name, label), (0, 0))[0] for label in (0, 1))
+        for (_, dataset), test in tested.items()
+        for name in sorted({name for name, _ in test.coverage if name is not None})
+        if name not in test.groups
+    }
+    return [f"{name} ({count_noun(count, 'video')})" for name, count in counts.items()]

@@ -237,6 +237,7 @@ def sortable_table(
     """A table that is sorted by a click on a header; the first cell of a row is its heading.
 
     Args:
+        header: HTML; an empty name, that of the column of rows, is shown as `row`.
         rows: HTML: the content of the heading, then complete `<td>` elements.
         text: the indices of left-aligned columns.
         groups: names above neighbouring columns, and how many each is of.
@@ -249,7 +250,7 @@ def sortable_table(
     )
     above = f'<tr class="groups">{above}</tr>' if above else ""
     classes = [attribute("class", "text" if index in text else "") for index in range(len(header))]
-    names = [name or '<span class="hidden">name</span>' for name in header]
+    names = [name or "row" for name in header]
     heads = "".join(
         f'<th scope="col"{css_class}><button type="button">{name}</button></th>'
         for css_class, name in zip(classes, names, strict=True)

@@ -43,7 +43,8 @@ def terminal_rows(table: Table) -> list[list[str]]:
 
     def format_cell(cell: Cell) -> str:
         mark = f" ^{cell.mark}" if cell.mark else ""
-        return f"{cell.number}{cell.around}{_inverted(cell)}{mark}"
+        around = re.sub(r"p ([=<]) ", r"p\1", cell.around)  # not broken within a p-value
+        return f"{cell.number}{around}{_inverted(cell)}{mark}"
 
     return _format_rows(table, str, format_cell)
 

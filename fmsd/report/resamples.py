@@ -24,6 +24,7 @@ from fmsd.metrics.table import (
 )
 from fmsd.metrics.verdicts import count_verdicts
 from fmsd.metrics.video import aggregate_videos
+from fmsd.report.coverage import with_forgery_coverage
 from fmsd.report.rows import Row
 from fmsd.report.tables import ResampledMetrics
 from fmsd.report.threads import in_threads
@@ -176,12 +177,14 @@ def _resample_test(
         The predictions; the metrics of each forgery; column, level and values of the resamples.
     """
     row, dataset = test
-    frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
+    expected, rules = row.expected_frames(dataset), row.scoring_rules(dataset)
+    frames = row.ranked_frames(dataset, expected)
     forgeries = pl.DataFrame()
     if forgery_metrics:
         forgeries = results_by_domain(
             frames, **rules, metrics=row.measurable(forgery_metrics), levels=row.levels_of(dataset)
         )
+        forgeries = with_forgery_coverage(forgeries, expected, rules["naming"])
     if not resamples:
         return frames, forgeries, []
     measured = row.results.filter(dataset=dataset, metric=metric)

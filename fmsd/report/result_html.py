@@ -76,7 +76,7 @@ def _cell(cell: Cell | None, heat: bool, is_start: bool) -> str:
         f"<small>{escape(part)}</small>"
         for part in (
             cell.ends,
-            cell.chance,
+            *cell.chance.split(", "),
             scored_phrase(cell.scored),
             "inverted" if cell.inverted else "",
         )

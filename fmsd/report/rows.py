@@ -12,7 +12,7 @@ import polars as pl
 from fmsd.errors import InputError
 from fmsd.metrics.coverage import cover, framed, policy
 from fmsd.metrics.definitions import OURS
-from fmsd.metrics.score_scale import scale_metrics
+from fmsd.metrics.ranking import scale_metrics
 from fmsd.report.external_rows import join_external
 from fmsd.report.labels import RowName, row_names
 from fmsd.report.stamped import (
@@ -132,7 +132,7 @@ class Row:
         facts = self.facts()[self.stamps_of(dataset)[0]]
         frames = facts["manifest"]
         if "coverage" in facts:
-            expected = self._expected_frames(dataset)
+            expected = self.expected_frames(dataset)
             columns = ("video", "path") if level == "frame" else ("video",)
             key = pl.concat_str(columns, separator="\n")
             ranked, whole = (
@@ -168,11 +168,18 @@ class Row:
         Raises:
             InputError: the predictions are gone, changed or damaged.
         """
-        facts = self.facts()[self.stamps_of(dataset)[0]]
-        return cover(self._expected_frames(dataset), policy(facts))
+        return self.ranked_frames(dataset, self.expected_frames(dataset))
 
-    def _expected_frames(self, dataset: str) -> pl.DataFrame:
-        """The predictions on a dataset, a row per expected frame."""
+    def ranked_frames(self, dataset: str, expected: pl.DataFrame) -> pl.DataFrame:
+        """Those of the expected frames of a dataset that are ranked, by its coverage."""
+        return cover(expected, policy(self.facts()[self.stamps_of(dataset)[0]]))
+
+    def expected_frames(self, dataset: str) -> pl.DataFrame:
+        """The predictions on a dataset, a row per expected frame.
+
+        Raises:
+            InputError: the predictions are gone, changed or damaged.
+        """
         path = self.prediction_files[dataset]
         run, _ = self.test_of(dataset)
         run.check(f"predictions/{path.name}")

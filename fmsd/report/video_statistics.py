@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fmsd.metrics.cross_auc import Classes, CrossAuc, cross_auc
+from fmsd.metrics.cross_auc import Classes, CrossAuc, cross_auc, mean_cross_auc
 from fmsd.metrics.delong import Placements, mean_placements, placements
 from fmsd.metrics.groups import split_groups
 from fmsd.metrics.interval import enough_videos
@@ -31,14 +31,14 @@ class VideoStatistics:
         selective: columns run, seed, dataset, threshold, risk, aurc, excess.
         recalibrated: the fields of `fmsd.metrics.recalibration.Recalibration`, with run, seed and
             dataset; of the runs with a calibration.
-        cross: by label, the datasets and the AUCs of their pairs; the mean over seeds.
+        cross: by label, the AUCs of the pairs of its datasets; the mean over seeds.
         placements: by label and dataset, the mean over seeds; of the tests with enough videos.
     """
 
     forgeries: pl.DataFrame = field(default_factory=pl.DataFrame)
     selective: pl.DataFrame = field(default_factory=pl.DataFrame)
     recalibrated: pl.DataFrame = field(default_factory=pl.DataFrame)
-    cross: Mapping[str, tuple[list[str], CrossAuc]] = field(default_factory=dict)
+    cross: Mapping[str, CrossAuc] = field(default_factory=dict)
     placements: Mapping[Test, Placements] = field(default_factory=dict)
 
 
@@ -56,7 +56,7 @@ class VideoCollector:
         self.selective: list[Mapping[str, Any]] = []
         self.recalibrated: list[Mapping[str, Any]] = []
         self.classes: dict[str, Classes] = {}
-        self.crossed: dict[str, list[tuple[list[str], CrossAuc]]] = {}
+        self.crossed: dict[str, list[CrossAuc]] = {}
         self.placed: dict[Test, list[Placements]] = {}
 
     def add(
@@ -113,8 +113,7 @@ class VideoCollector:
         # each run maps scores without a scale to logits of its own
         comparable = len(row.runs) == 1 or row.measurable(["acc"])
         if len(self.classes) > 1 and comparable:
-            pair = list(self.classes), cross_auc(self.classes)
-            self.crossed.setdefault(row.label, []).append(pair)
+            self.crossed.setdefault(row.label, []).append(cross_auc(self.classes))
         self.classes = {}
 
     def result(self) -> VideoStatistics:
@@ -128,18 +127,6 @@ class VideoCollector:
             forgeries,
             selective,
             recalibrated,
-            {label: _mean_cross(parts) for label, parts in self.crossed.items()},
+            {label: mean_cross_auc(parts) for label, parts in self.crossed.items()},
             {test: mean_placements(parts) for test, parts in self.placed.items()},
         )
-
-
-def _mean_cross(parts: list[tuple[list[str], CrossAuc]]) -> tuple[list[str], CrossAuc]:
-    """The mean over the seeds, of the datasets that all of them were tested on."""
-    first, _ = parts[0]
-    datasets = [name for name in first if all(name in names for names, _ in parts)]
-    matrices, pooled = [], []
-    for names, found in parts:
-        places = [names.index(name) for name in datasets]
-        matrices.append(found.matrix[np.ix_(places, places)])
-        pooled.append(found.pooled[places])
-    return datasets, CrossAuc(np.mean(matrices, axis=0), np.mean(pooled, axis=0))

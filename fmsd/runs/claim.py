@@ -3,14 +3,14 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fmsd.errors import BusyError, InputError
+from fmsd.lock import open_locked
 from fmsd.quoting import shell_override
 from fmsd.runs.configuration import first_difference
 from fmsd.runs.folder import CHECKPOINTS, ERROR, PARTS, Run
-from fmsd.runs.lock import open_locked
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ def claim_run(
             yield
         except BaseException:
             if not any((run.folder / CHECKPOINTS).glob("*.ckpt")):
-                _remove(run.folder / part for part in PARTS if part not in before)
+                remove_parts(run, keep=before)
             raise
 
 
@@ -118,9 +118,14 @@ def _is_empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _remove(paths: Iterator[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
+def remove_parts(run: Run, keep: Collection[str]) -> None:
+    """Removes the files of a run but some.
+
+    Args:
+        keep: names of the parts that stay.
+    """
+    for path in (run.folder / part for part in PARTS if part not in keep):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

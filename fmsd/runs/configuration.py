@@ -207,6 +207,8 @@ def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
     if not run.config.is_file():
         return None
     settings = flatten(read_configuration(run.folder))
+    # how many tars are mixed; an order without tars has none
+    further = ("data.buffer",) if settings.get("data.batches") == "shards" else ()
     irrelevant = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
     if _is_plain_loss(settings):
         irrelevant += ADDED_KEYS
@@ -214,7 +216,7 @@ def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
     return {
         EARLIER_NAMES.get(key, key): value
         for key, value in settings.items()
-        if key.startswith(TRAINING_KEYS)
+        if key.startswith((*TRAINING_KEYS, *further))
         and not key.startswith(irrelevant)
         and key not in PATH_KEYS
         and key.rpartition(".")[2] != "seed"

@@ -24,7 +24,7 @@
 | `checkpoints/` | `best.ckpt`, and `last.ckpt` and `previous.ckpt` to resume from |
 | `logs/metrics.csv` | training curves |
 | `unmatched.csv` | of imported scores: rows of the file without a test frame |
-| `missing.csv` | of imported scores: test frames, or videos, without a row |
+| `missing.csv` | of imported scores: test frames, or videos, without a score |
 | `label_disagreements.csv` | of imported scores: rows with another label than ours |
 | `error.txt` | of a failed job of a sweep: its error |
 | `wandb/`, `tensorboard/`, `mlflow/` | files of these loggers; a sweep shares one `mlflow/` |
@@ -53,7 +53,7 @@ from fmsd.metrics.layout import (
     pivot_datasets,
 )
 from fmsd.names import check_name
-from fmsd.quoting import shell_override
+from fmsd.runs.continuation import continuation
 from fmsd.runs.integrity import check_digests, digest_files
 from fmsd.runs.record import CompleteRecord, RunRecord
 from fmsd.runs.validation_features import FEATURES
@@ -169,7 +169,7 @@ class Run:
             if self.config.is_file():
                 raise InputError(
                     f"The run in {self.folder} is not finished (it has no run.json yet)",
-                    f"go on with fmsd train {shell_override('resume', self.folder)}",
+                    continuation(self.folder),
                 )
             raise InputError(
                 f"{self.folder} is not the folder of a trained run (it has no run.json)",

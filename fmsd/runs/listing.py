@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from fmsd.errors import InputError
-from fmsd.quoting import shell_override
+from fmsd.runs.continuation import continuation
 from fmsd.runs.folder import PARTS, Run
 
 MLFLOW_STORE = "mlflow.db"
@@ -70,6 +70,6 @@ def check_begun_run(run: Run, purpose: str) -> None:
     if run.config.is_file() and not (run.folder / "run.json").is_file():
         raise InputError(
             f"The run in {run.folder} is not finished, so there is nothing to {purpose} yet",
-            f"go on with fmsd train {shell_override('resume', run.folder)}",
+            continuation(run.folder),
         )
     run.record()

@@ -17,6 +17,7 @@ from fmsd.hub_addresses import is_address
 from fmsd.names import name_fault
 from fmsd.package_files import CONF
 from fmsd.plugins import choice_files
+from fmsd.quoting import printable
 from fmsd.runs.configuration import flatten, read_configuration
 from fmsd.runs.folder import Run
 
@@ -105,6 +106,9 @@ def _papers_of_run(run: Run, record: Mapping[str, Any], settings: Mapping[str, A
     made = "merge" if "merged" in record else "import" if "imported" in record else "train"
     if "external" in record:
         made = "score" if record["external"]["kind"] == "detector" else "import"
+        about = record["external"]
+        name = record.get("label") or about.get("detector") or about.get("file")
+        found.unknown.add(f"the detector {printable(Path(str(name)).name)[:60]}")
     verbs = {"evaluate" if "run" in record else made} | ({made} if made == "import" else set())
     for verb in sorted(verbs):
         found.add_file(CONF / f"{verb}.yaml", "fmsd", settings)

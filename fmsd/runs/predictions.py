@@ -6,7 +6,7 @@ import polars as pl
 
 from fmsd.data.frame import DIGEST_COLUMNS, SCHEMA
 from fmsd.errors import InputError
-from fmsd.metrics.coverage import OUTCOMES, SCORED
+from fmsd.outcomes import OUTCOMES, SCORED
 from fmsd.tables import read_table
 
 PREDICTION_SCHEMA = pl.Schema(

@@ -1,10 +1,25 @@
 """What `run.json` holds, as far as any verb reads it."""
 
-from typing import Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from fmsd.json_records import Count, Number, Seed
+from fmsd.metrics.score_scale import Higher, Scale
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds a control character or a line break")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_printable)]
+"""A text that can be shown on a terminal."""
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256."""
 
 
 class Origin(TypedDict):
@@ -60,13 +75,13 @@ class External(TypedDict):
         levels: the levels of its results.
     """
 
-    kind: str
-    detector: NotRequired[str]
-    file: NotRequired[str]
-    sha256: str | None
-    scale: str
-    higher: str
-    levels: list[str]
+    kind: Literal["detector", "scores"]
+    detector: NotRequired[Line]
+    file: NotRequired[Line]
+    sha256: Digest | None
+    scale: Scale
+    higher: Higher
+    levels: Annotated[list[Literal["frame", "video"]], Field(min_length=1)]
 
 
 class NamedExpert(TypedDict):

@@ -43,6 +43,7 @@ def doctor(
     frames: int | None = 32,
     limit: int | None = 20000,
     workers: int | None = None,
+    cached: bool = True,
 ) -> bool:
     """Examines a copy, prints and writes the findings, and returns whether the copy can be used.
 
@@ -54,6 +55,8 @@ def doctor(
         frames: videos with fewer frames are reported; None for none.
         limit: the most files to open; all others are only looked for. None opens all.
         workers: processes that open files; None for one per core, 0 for this one.
+        cached: take the properties of files that have not changed since an earlier call from the
+            cache.
 
     Raises:
         InputError: arguments out of range, or a file in the way of the report.
@@ -78,7 +81,8 @@ def doctor(
                 manifest, name, expected, data.names, frames, frames, scanned.missing_domains
             ),
         ]
-        files = inspect_files(manifest, limit, available_cores() if workers is None else workers)
+        processes = available_cores() if workers is None else workers
+        files = inspect_files(manifest, limit, processes, cached)
         findings += file_findings(files, manifest.root)
         videos = video_properties(files, tuple(NUMERIC), CATEGORICAL)
         if frames is not None:

@@ -1,7 +1,8 @@
 """fmsd import scores=FILE: the scores of another program become a run under our test protocol."""
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from fmsd.data.score_files import ScoreFile, read_scores
 from fmsd.data.score_keys import AUTO
 from fmsd.data.score_matching import Matching, match_scores
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.external_run import claimed_run, fill_external_run
-from fmsd.engine.imported_scores import as_test_scores, check_polarity
+from fmsd.engine.external_run import claimed_run, fill_external_run, write_beside
+from fmsd.engine.external_scores import check_polarity, logits_of_fake
 from fmsd.errors import InputError
-from fmsd.metrics.coverage import OUTCOMES, count_outcomes
-from fmsd.metrics.score_scale import Higher, Scale, score_bounds
+from fmsd.metrics.coverage import CoverageError, count_outcomes
+from fmsd.metrics.score_scale import Higher, Scale
+from fmsd.outcomes import OUTCOMES
 from fmsd.paths import file_digest
 from fmsd.quoting import printable
 from fmsd.report.terminal import cost_line, print_auc_table
@@ -27,7 +29,7 @@ from fmsd.tables import FORMULA
 log = logging.getLogger(__name__)
 
 SHOWN = 5
-"""Rows without a frame, and frames without a row, that are printed of each."""
+"""Rows without a frame, and frames without a score, that are printed of each."""
 
 
 @dataclass(frozen=True)
@@ -91,26 +93,46 @@ def import_scores(
         matching = match_scores(file, data.tests, path, settings.level, settings.by, settings.root)
         check_labels(matching, settings.labels, path, file.unit)
         print_matching(file, matching, path)
-        scores = as_test_scores(matching.scores, settings.scale, settings.higher or "fake")
-        check_polarity(scores, data, settings.higher, settings.coverage, path)
-        write_lists(run, matching, file.unit)
-        if file_digest(path) != digest:
-            raise InputError(f"{path} was changed while it was read", "import it again")
-        table = fill_external_run(
-            run,
-            data,
-            scores,
-            external_facts(path, digest, file, matching, settings),
-            command,
-            label,
-            levels=("video",) if matching.reading.level == "video" else ("frame", "video"),
-            overrides=overrides,
-            coverage=settings.coverage,
-            seed=seed,
-        )
+        scores = logits_of_fake(matching.scores, settings.scale, settings.higher or "fake")
+        with listing_missing(matching, folder):
+            check_polarity(scores, data, settings.higher, settings.coverage, path)
+            write_lists(run, matching, file.unit)
+            if file_digest(path) != digest:
+                raise InputError(f"{path} was changed while it was read", "import it again")
+            table = fill_external_run(
+                run,
+                data,
+                scores,
+                external_facts(path, digest, file, matching, settings),
+                command,
+                label,
+                levels=("video",) if matching.reading.level == "video" else ("frame", "video"),
+                overrides=overrides,
+                coverage=settings.coverage,
+                seed=seed,
+            )
     print_auc_table(table, f"AUC of {label or printable(path.name)}", cost_line(run.record()))
     print_place(f"The imported scores lie in {folder}", folder)
     return run
+
+
+@contextlib.contextmanager
+def listing_missing(matching: Matching, folder: Path) -> Iterator[None]:
+    """If the block refuses the coverage, lists the frames without a score beside the run.
+
+    Raises:
+        InputError: that of the block, with the place of the list.
+    """
+    try:
+        yield
+    except CoverageError as error:
+        what = f"{matching.reading.level}s"
+        if matching.missing.is_empty():  # of videos of which there is no frame alone
+            raise
+        path = write_beside(folder, "missing", with_plain_keys(matching.missing))
+        raise InputError(
+            error.message, f"{error.remedy}; {path} lists the {what} without a score"
+        ) from error
 
 
 def check_scale(file: ScoreFile, scale: str, path: Path) -> None:
@@ -162,19 +184,18 @@ def external_facts(
     path: Path, digest: str, file: ScoreFile, matching: Matching, settings: ScoreSettings
 ) -> dict[str, Any]:
     """What `run.json` says of the file."""
-    values = [table["score"].drop_nulls().to_numpy() for table in matching.scores.values()]
-    bounds = score_bounds(values)
+    values = pl.concat(table["score"] for table in matching.scores.values())
     return {
         "kind": "scores",
-        "file": path.name,
+        "file": printable(path.name),
         "sha256": digest,
         "scale": settings.scale,
         "higher": settings.higher or "fake",
         "size": settings.size,
         "columns": dict(file.columns),
         "keys": str(matching.reading),
-        "lowest": None if bounds is None else bounds[0],
-        "highest": None if bounds is None else bounds[1],
+        "lowest": values.min(),
+        "highest": values.max(),
         "rows": len(file.table),
         "duplicates": matching.duplicates,
         "unmatched": len(matching.unmatched),
@@ -192,9 +213,13 @@ def write_lists(run: Run, matching: Matching, unit: str) -> None:
     }
     for name, table in lists.items():
         if len(table):
-            formula = pl.col("key").str.contains(f"^{FORMULA.pattern}")
-            plain = pl.when(formula).then("'" + pl.col("key")).otherwise("key")
-            run.write(name, table.with_columns(key=plain).write_csv())
+            run.write(name, with_plain_keys(table).write_csv())
+
+
+def with_plain_keys(table: pl.DataFrame) -> pl.DataFrame:
+    """A list whose keys no spreadsheet takes for formulas."""
+    formula = pl.col("key").str.contains(f"^{FORMULA.pattern}")
+    return table.with_columns(key=pl.when(formula).then("'" + pl.col("key")).otherwise("key"))
 
 
 def print_matching(file: ScoreFile, matching: Matching, path: Path) -> None:
@@ -206,7 +231,7 @@ def print_matching(file: ScoreFile, matching: Matching, path: Path) -> None:
         "rows": f"{len(file.table):,}",
         "keys": str(matching.reading),
         "rows without a test frame": f"{len(matching.unmatched):,}{_first(matching.unmatched)}",
-        f"{level}s without a row": f"{len(matching.missing):,}{_first(matching.missing)}",
+        f"{level}s without a score": f"{len(matching.missing):,}{_first(matching.missing)}",
         "repeated rows": f"{matching.duplicates:,}",
         "labels compared": f"{matching.labels:,}" if matching.labels else "none",
     }

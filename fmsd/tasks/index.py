@@ -76,7 +76,9 @@ def index(data: Selection, out: Path) -> None:
 def _is_manifest(path: Path) -> bool:
     """Whether a file has exactly a manifest's columns: a run's predictions have others.
 
-    Those of fmsd 0.1.0 have no pairs.
+    Those of earlier versions lack the last ones.
     """
-    schema = read_parquet_schema(path)
-    return schema == SCHEMA or schema == {name: SCHEMA[name] for name in DIGEST_COLUMNS}
+    columns = list(SCHEMA.items())
+    shortest = len(DIGEST_COLUMNS)
+    written = [dict(columns[:count]) for count in range(shortest, len(columns) + 1)]
+    return read_parquet_schema(path) in written

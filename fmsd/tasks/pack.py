@@ -1,18 +1,14 @@
 """Packing: writes a dataset's images into a few large tars."""
 
-import re
 from pathlib import Path
 
+from fmsd.checks import parse_size
 from fmsd.data import pack as packs
 from fmsd.data.absent_videos import ABSENT, of_selection, read_absent
 from fmsd.data.prepared_folder import crop_settings
 from fmsd.data.selected_frames import list_frames
 from fmsd.data.selection import Selection
-from fmsd.errors import InputError
 from fmsd.quoting import shell_override
-
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-"""Bytes of a unit."""
 
 
 def pack(data: Selection, out: Path, size: str | int) -> None:
@@ -41,15 +37,3 @@ def pack(data: Selection, out: Path, size: str | int) -> None:
             f"Not included, because they have other roots: {', '.join(elsewhere)}; pack each "
             "with fmsd pack data=NAME out=FOLDER."
         )
-
-
-def parse_size(size: str | int) -> int:
-    """The number of bytes from `500M` or `1G`, in powers of 1024.
-
-    Raises:
-        InputError: another format.
-    """
-    match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", str(size))
-    if match is None:
-        raise InputError(f"size={size} is not a size", "give bytes, or a number like 500M or 1G")
-    return int(match[1]) * UNITS[match[2]]

@@ -9,23 +9,18 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.atomic import atomic
 from fmsd.console import print_place, print_table
 from fmsd.data.extraction.crops import Recipe
 from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.external_run import claimed_run, fill_external_run
-from fmsd.engine.imported_scores import rank_datasets
+from fmsd.engine.external_run import claimed_run, fill_external_run, write_beside
+from fmsd.engine.external_scores import logits_of_fake, rank_datasets
 from fmsd.engine.scoring import check_expected
 from fmsd.errors import InputError
-from fmsd.inference.external_detector import ExternalDetector
-from fmsd.inference.external_scoring import (
-    CarefulScorer,
-    FrameScores,
-    as_test_scores,
-    score_frames,
-)
+from fmsd.inference.external_detector import Declaration, ExternalDetector
+from fmsd.inference.external_scoring import CarefulScorer, checked_scores, score_frames
 from fmsd.metrics.coverage import COUNTS
+from fmsd.quoting import shell_override
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.folder import Run
 
@@ -75,9 +70,10 @@ def score(
             for name, manifest in data.tests.items()
         }
         scorer.check()
-        scores = as_test_scores(found, declared.output, declared.higher)
+        checked = checked_scores(found, declared.scale)
+        scores = logits_of_fake(checked, declared.scale, declared.higher)
         cost = {"seconds": round(time.monotonic() - start, 1), **detector.cost()}
-        with keeping_scores(data, found, folder):
+        with keeping_scores(data, checked, declared, folder):
             table = fill_external_run(
                 run,
                 data,
@@ -120,11 +116,14 @@ def warn_of_other_margins(data: DataModule, margin: float | None) -> None:
 
 @contextlib.contextmanager
 def keeping_scores(
-    data: DataModule, found: Mapping[str, FrameScores], folder: Path
+    data: DataModule, scores: Mapping[str, pl.DataFrame], declared: Declaration, folder: Path
 ) -> Iterator[None]:
     """If the block refuses the scores, writes them beside the run, as `fmsd import` takes them.
 
     They took a pass over all images, and a refusal may ask for another `coverage=` only.
+
+    Args:
+        scores: from `checked_scores`.
 
     Raises:
         InputError: that of the block, with the place of the scores.
@@ -132,26 +131,20 @@ def keeping_scores(
     try:
         yield
     except InputError as error:
-        numbers = ("", *map(str, range(2, 1000)))
-        names = (f"{folder.name}.scores{number}.csv" for number in numbers)
-        path = next(place for name in names if not (place := folder.with_name(name)).exists())
         lists = [
-            pl.DataFrame(
-                {
-                    "dataset": [name] * len(one.value),
-                    "path": data.tests[name].table["path"],
-                    "score": pl.Series(one.value, nan_to_null=True).cast(pl.String),
-                    "outcome": one.outcome,
-                }
-            ).select("dataset", "path", pl.coalesce("score", "outcome").alias("score"))
-            for name, one in found.items()
+            table.select(
+                pl.lit(name).alias("dataset"),
+                data.tests[name].table["path"],
+                pl.coalesce(pl.col("score").cast(pl.String), "outcome").alias("score"),
+            )
+            for name, table in scores.items()
         ]
-        with atomic(path) as partial:
-            pl.concat(lists).write_csv(partial)
+        path = write_beside(folder, "scores", pl.concat(lists))
         raise InputError(
             error.message,
-            f"{error.remedy}; the scores are kept in {path}, which fmsd import takes as scores=, "
-            "with this data and the scale= and higher= of the detector",
+            f"{error.remedy}; the scores are kept in {path}: fmsd import takes them with "
+            f"{shell_override('scores', path)} scale={declared.scale} higher={declared.higher} and "
+            "this data",
         ) from error
 
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 from lightning.pytorch.loggers import MLFlowLogger
 
 from fmsd.errors import InputError
+from fmsd.lock import try_lock
 from fmsd.runs import configuration
 from fmsd.runs.folder import MLFLOW, Run, write_text
-from fmsd.runs.lock import try_lock
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,13 @@
 """Checks of the source: every file that it yields, and every problem that it reports."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from fmsd.data.audit.findings import READ_AGAIN, Finding, refusal
-from fmsd.data.entries import from_entries
+from fmsd.data.entries import check_filled, from_entries, note_filled
 from fmsd.data.frame import Entry, Frame, Problem, Video
 from fmsd.data.manifest import Manifest
 from fmsd.data.sources import tree
@@ -49,15 +49,18 @@ def scan_copy(source: Callable[[Path], Iterable[Entry]], root: Path) -> ScannedC
     films: list[str] = []
 
     def files() -> Iterator[Frame]:
+        filled: dict[tuple[str, int], bool] = {}
         try:
             for entry in source(root):
                 if isinstance(entry, Problem):
                     problems.append(entry)
                 elif isinstance(entry, Video):
-                    yield from _files(entry, problems)
+                    count = yield from _files(entry, problems)
+                    note_filled(filled, entry, count)
                     films.extend([] if entry.file is None else [entry.file.as_posix()])
                 else:
                     yield entry
+            check_filled(filled)
         except (InputError, OSError) as error:
             refusals.append(error)
 
@@ -108,14 +111,14 @@ def select_datasets(
     return manifest.where(dataset=requested), findings
 
 
-def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
-    """The frames of a video, then its file, with the index that follows theirs."""
+def _files(video: Video, problems: list[Problem]) -> Generator[Frame, None, int]:
+    """The frames of a video, then its file, with the index that follows theirs; their number."""
     count = 0
     if video.images is not None:
         try:
             for frame in tree.entry_frames(video):
                 if isinstance(frame, Problem):
-                    problems.append(frame)
+                    problems.append(replace(frame, domain=video.domain))
                 else:
                     count += 1
                     yield frame
@@ -134,7 +137,10 @@ def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
             video.split,
             video.compression,
             video.pair,
+            video.audio,
         )
+        count += 1
+    return count
 
 
 def _by_kind(problems: Sequence[Problem]) -> list[Finding]:

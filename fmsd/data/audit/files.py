@@ -7,11 +7,10 @@ from pathlib import Path
 import polars as pl
 from PIL import Image
 
-from fmsd.console import track
 from fmsd.data.audit.copy import IS_FILM
 from fmsd.data.audit.findings import Finding, nonempty
-from fmsd.data.audit.inspect_file import FILES_PER_TASK, INSPECTION_SCHEMA, Job, inspect_all
-from fmsd.data.content_files import file_sizes
+from fmsd.data.audit.known_inspections import inspect_changed
+from fmsd.data.content_files import file_states
 from fmsd.data.manifest import Manifest, evenly_spaced
 from fmsd.data.spelling import fold_case, path_finder, with_slashes
 
@@ -22,31 +21,28 @@ SMALL, FLAT = 32, 3.0
 """Images with a side below SMALL pixels, or a contrast below FLAT grey levels, show nothing."""
 
 
-def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.DataFrame:
+def inspect_files(
+    manifest: Manifest, limit: int | None, workers: int, cached: bool = True
+) -> pl.DataFrame:
     """Looks for every file, and opens at most `limit` of them, evenly spread; None opens all.
 
     Args:
         manifest: with the column `film`.
         workers: processes that open files; 0 for this one.
+        cached: see `fmsd.data.audit.known_inspections.inspect_changed`.
 
     Returns:
         The manifest's columns, `size` in bytes (null where there is no file), the columns of
-        `LOOK_SCHEMA`, and `opened`.
+        `INSPECTION_SCHEMA`, and `opened`.
     """
-    paths = manifest.files()
-    sizes = list(track(file_sizes(paths), "Looking for files", len(paths), "files"))
-    table = manifest.table.with_columns(size=pl.Series(sizes, dtype=pl.Int64)).with_row_index("row")
-    present = table.with_columns(file=pl.Series(paths), hashed=pl.len().over("size") > 1).filter(
-        pl.col("size") > 0
-    )
+    states = file_states(manifest.files())
+    table = manifest.table.with_columns(states["size"]).with_row_index("row")
+    present = table.select("row", "film").hstack(states)
+    present = present.with_columns(hashed=pl.len().over("size") > 1).filter(pl.col("size") > 0)
     chosen = present if limit is None else present[evenly_spaced(present.height, limit)]
-    jobs = [Job(*row) for row in chosen.select("file", "size", "hashed", "film").rows()]
-    inspections = inspect_all(jobs, min(workers, len(jobs) // FILES_PER_TASK + 1))
-    opened = pl.DataFrame(
-        list(track(inspections, "Opening files", len(jobs), "files")),
-        schema=INSPECTION_SCHEMA,
-        orient="row",
-    ).with_columns(chosen["row"], opened=pl.lit(True))
+    opened = inspect_changed(chosen.drop("row"), manifest.root, workers, cached).with_columns(
+        chosen["row"], opened=pl.lit(True)
+    )
     return table.join(opened, on="row", how="left", maintain_order="left").with_columns(
         pl.col("opened").fill_null(False)
     )

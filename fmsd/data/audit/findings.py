@@ -22,6 +22,7 @@ CheckId = Literal[
     "fewer_videos",
     "more_videos",
     "one_class",
+    "fake_audio",
     "leak",
     "split_list",
     "short_videos",

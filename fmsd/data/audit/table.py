@@ -73,12 +73,13 @@ def table_findings(
         if requested is not None
         for finding in short_findings(side, requested)
     ]
-    return [*parts, *class_findings(table), *leak_findings(table, names), *short]
+    leaks = leak_findings(table, names)
+    return [*parts, *class_findings(table), *audio_findings(table), *leaks, *short]
 
 
 def video_table(manifest: Manifest) -> pl.DataFrame:
     """A row per video with its number of frames, video files not counted."""
-    constant = (pl.col(name).first() for name in ("label", "dataset", "domain", "split"))
+    constant = (pl.col(name).first() for name in ("label", "dataset", "domain", "split", "audio"))
     return manifest.table.group_by("video").agg(*constant, (~IS_FILM).sum().alias("frames"))
 
 
@@ -164,6 +165,23 @@ def class_findings(table: pl.DataFrame) -> list[Finding]:
     ]
     remedy = "complete the copy; no AUC exists on such a split, and none can be trained on"
     return nonempty(Finding("one_class", "one class only", "warning", examples, remedy))
+
+
+def audio_findings(table: pl.DataFrame) -> list[Finding]:
+    """The numbers of videos under fake speech, and their labels, which are those of the images.
+
+    Args:
+        table: a row per video.
+    """
+    under = table.filter(audio="fake").group_by("dataset", "split")
+    counts = under.agg(fake=pl.col("label").sum(), videos=pl.len()).sort("dataset", "split")
+    examples = [
+        f"{dataset} {split}: {videos:,} videos have fake speech; the images of {fake:,} are "
+        f"labelled fake, of {videos - fake:,} real"
+        for dataset, split, fake, videos in counts.rows()
+    ]
+    remedy = "the label is that of the images alone: a real face under fake speech is real"
+    return nonempty(Finding("fake_audio", "images under fake speech", "note", examples, remedy))
 
 
 def leak_findings(table: pl.DataFrame, names: str | None = None) -> list[Finding]:

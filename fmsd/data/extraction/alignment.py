@@ -55,6 +55,30 @@ def similarity(
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
+def crop_matrix(face: Face, size: int, margin: float, align: bool) -> Float[ndarray, "2 3"]:
+    """The affine map from an image to the crop of a face; see `crop_face`."""
+    if align:
+        return similarity(face.points, template(size, margin))
+    scale = size / (max(face.box[2:]) * margin)
+    return np.array(
+        [
+            [scale, 0, size / 2 - scale * face.centre[0]],
+            [0, scale, size / 2 - scale * face.centre[1]],
+        ]
+    )
+
+
+def crop_landmarks(
+    landmarks: Float[ndarray, "points 2"], matrix: Float[ndarray, "2 3"]
+) -> Float[ndarray, "points 2"]:
+    """Landmarks of an image in the pixels of a crop, rounded to a hundredth.
+
+    Args:
+        matrix: see `crop_matrix`.
+    """
+    return (landmarks @ matrix[:, :2].T + matrix[:, 2]).round(2).astype(np.float32)
+
+
 def crop_face(
     image: Pixels, face: Face, size: int, margin: float, align: bool
 ) -> UInt8[ndarray, "size size 3"]:
@@ -67,16 +91,7 @@ def crop_face(
         align: rotate, scale and shift the five points onto `template`; otherwise only cut a square
             around the box.
     """
-    if align:
-        matrix = similarity(face.points, template(size, margin))
-    else:
-        scale = size / (max(face.box[2:]) * margin)
-        matrix = np.array(
-            [
-                [scale, 0, size / 2 - scale * face.centre[0]],
-                [0, scale, size / 2 - scale * face.centre[1]],
-            ]
-        )
+    matrix = crop_matrix(face, size, margin, align)
     scale = math.hypot(*matrix[:, 0])
     if scale < 0.5:  # a warp reads four pixels for each of its own: shrink what it would skip
         area = 2 * scale

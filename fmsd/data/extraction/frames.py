@@ -1,14 +1,24 @@
 """The frames of one video: their faces, the persons these belong to, and the crops."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fmsd.data.extraction.alignment import crop_face
+from numpy import ndarray
+
+from fmsd.data.extraction.alignment import crop_face, crop_landmarks, crop_matrix
 from fmsd.data.extraction.faces import Face, FaceDetector
+from fmsd.data.extraction.masks import (
+    MASKED,
+    DetectedFrame,
+    Mask,
+    measure_masks,
+    track_shares,
+)
 from fmsd.data.extraction.recipe import Crop, Recipe
 from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.extraction.video import Sample, map_frames
+from fmsd.data.loading.blending import LANDMARKS_SUFFIX
 from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import frame_positions
 from fmsd.errors import InputError
@@ -32,11 +42,17 @@ class FrameFaces(NamedTuple):
 
 
 def process_frames(
-    file: Path | None, images: Sequence[tuple[int, Path]], detect: FaceDetector, recipe: Recipe
-) -> tuple[dict[str, Any], dict[str, Crop]]:
+    file: Path | None,
+    images: Sequence[tuple[int, Path]],
+    detect: FaceDetector,
+    recipe: Recipe,
+    masks: Sequence[Mask] = (),
+    fake: bool = True,
+) -> tuple[dict[str, Any], dict[str, ndarray]]:
     """Detects and crops the faces of a video.
 
-    Returns two keys of its record, `picture` and `frames`, and the crops by file name.
+    Returns keys of its record, `picture`, `frames` and, with masks, `mask`; and by file name the
+    crops, and their landmarks from detectors that have dense ones.
     `picture` describes how the frames are shown. `frames` has a line for each frame, or for each
     person in it, with a status: `face` (cropped), `none` (no face), `other` (only faces of other
     persons), `small` (left out for its size), `corrupt` (decoded with damage, and left out) or
@@ -45,6 +61,8 @@ def process_frames(
     Args:
         file: the video file; None where there are only images.
         images: (position in the video, image file), where there is no video file.
+        masks: show which face is forged; of a real video, which face a fake of it forges.
+        fake: whether the video is fake.
 
     Raises:
         InputError: the video cannot be opened, ends too early, or none of its frames can be
@@ -56,7 +74,7 @@ def process_frames(
         if sample.image is None:
             return FrameFaces(bare, None, 0, [], [])
         faces = detect(sample.image)
-        kept = faces if recipe.track else faces[:1]
+        kept = faces if recipe.track or masks else faces[:1]
         crops = [
             crop_face(sample.image, face, recipe.size, recipe.margin, recipe.align) for face in kept
         ]
@@ -69,16 +87,32 @@ def process_frames(
             f"None of the frames of {file or images[0][1].parent} can be decoded",
             "copy it again from its source",
         )
-    persons = faces_by_person([frame.faces for frame in frames], recipe)
+    seen = [
+        DetectedFrame(frame.sample.position, frame.size, frame.faces)
+        for frame in frames
+        if frame.size
+    ]
+    under = measure_masks(masks, seen, file, images)
+    persons = faces_by_person(frames, recipe, under.by_frame, fake)
     lines = []
-    crops: dict[str, Crop] = {}
+    files: dict[str, ndarray] = {}
     for frame, faces in zip(frames, persons, strict=True):
         shown = [(person, face) for person, face in enumerate(faces, 1) if face]
-        for line, crop in frame_lines(frame, shown, recipe):
+        for line, written in frame_lines(frame, shown, recipe):
             lines.append(line)
-            if crop is not None:
-                crops[line["file"]] = crop
-    return {"picture": picture_record(frames), "frames": lines}, crops
+            files |= written
+    record: dict[str, Any] = {"picture": picture_record(frames), "frames": lines}
+    if masks:
+        record["mask"] = under.record
+    if under.by_frame is not None:
+        shares = [
+            share
+            for frame, faces in zip(frames, persons, strict=True)
+            if faces and faces[0]
+            if (share := mask_share(frame, faces[0], under.by_frame)) is not None
+        ]
+        record["mask"] |= {"share": round(sum(shares) / max(len(shares), 1), 3)}
+    return record, files
 
 
 def map_source_frames(
@@ -108,23 +142,61 @@ def image_sample(position: int, path: Path) -> Sample:
         return Sample(position, 0.0, None)
 
 
-def faces_by_person(frames: Sequence[Sequence[Face]], recipe: Recipe) -> list[list[Face | None]]:
+def faces_by_person(
+    frames: Sequence[FrameFaces],
+    recipe: Recipe,
+    masked: Mapping[int, Sequence[float]] | None,
+    fake: bool,
+) -> list[list[Face | None]]:
     """The face of each person in each frame, in one order of persons; None where one is not seen.
 
+    With a mask the person under it is the first, and of a fake no other is taken, who is real. A
+    real video in which nobody is under the mask is treated as without one.
+
     Args:
-        frames: the faces of each frame, the largest first.
+        masked: the shares of the mask, see `fmsd.data.extraction.masks.MaskShares`.
+        fake: whether the video is fake.
     """
     if not recipe.track:
-        return [[faces[0] if faces else None] for faces in frames]
-    tracks = track_faces(frames)
+        return [[face_of_frame(frame, masked, fake)] for frame in frames]
+    tracks = track_faces([frame.faces for frame in frames])
+    if masked is not None:
+        totals = track_shares(tracks, lambda number, face: mask_share(frames[number], face, masked))
+        order = sorted(range(len(tracks)), key=lambda track: -totals[track][0])
+        under = [track for track in order if totals[track][1] >= MASKED]
+        others = [] if fake else [track for track in range(len(tracks)) if track not in under]
+        tracks = [tracks[track] for track in under + others]
     tracks = tracks if recipe.faces == "all" else tracks[:1]
     return [[track.get(number) for track in tracks] for number in range(len(frames))]
 
 
+def face_of_frame(
+    frame: FrameFaces, masked: Mapping[int, Sequence[float]] | None, fake: bool
+) -> Face | None:
+    """The face under a frame's mask, else None if it is fake; without a mask the largest face."""
+    shares = (masked or {}).get(frame.sample.position)
+    if not shares:
+        return frame.faces[0] if frame.faces else None
+    best = max(range(len(shares)), key=lambda place: shares[place])
+    if shares[best] >= MASKED:
+        return frame.faces[best]
+    return None if fake else frame.faces[0]
+
+
+def mask_share(
+    frame: FrameFaces, face: Face, masked: Mapping[int, Sequence[float]] | None
+) -> float | None:
+    """The share of a frame's mask inside the box of one of its faces; None if it has no mask."""
+    shares = (masked or {}).get(frame.sample.position)
+    if shares is None:
+        return None
+    return next(share for one, share in zip(frame.faces, shares, strict=True) if one is face)
+
+
 def frame_lines(
     frame: FrameFaces, shown: Sequence[tuple[int, Face]], recipe: Recipe
-) -> Iterator[tuple[dict[str, Any], Crop | None]]:
-    """The lines of a frame in the record, each with its crop; None where none is kept.
+) -> Iterator[tuple[dict[str, Any], dict[str, ndarray]]]:
+    """The lines of a frame in the record, each with its crop and landmarks by file name.
 
     Args:
         shown: (number of a person, face) of the persons in the frame whom the recipe keeps.
@@ -135,25 +207,32 @@ def frame_lines(
         "faces": frame.detected,
     }
     if frame.size is None:
-        yield line | {"status": "corrupt" if frame.sample.corrupt else "damaged"}, None
+        yield line | {"status": "corrupt" if frame.sample.corrupt else "damaged"}, {}
         return
     if frame.sample.corrupt:
         line["corrupt"] = True
     if not shown:
-        yield line | {"status": "other" if frame.detected else "none"}, None
+        yield line | {"status": "other" if frame.detected else "none"}, {}
     for person, face in shown:
         side = stored_side(face, frame.sample)
         about = line | ({"person": person} if recipe.faces == "all" else {})
         where: dict[str, Any] = {"box": [round(x, 2) for x in face.box], "side": round(side, 1)}
-        where |= {"points": face.points.round(2).tolist(), "score": round(face.score, 4)}
+        where |= {
+            "points": face.points.round(2).tolist(),
+            "score": face.score and round(face.score, 4),
+        }
         if side < recipe.min_face and not recipe.keep_small:
-            yield about | {"status": "small"} | where, None
+            yield about | {"status": "small"} | where, {}
             continue
         suffix = f"_{person}" if person > 1 else ""
-        name = f"{frame.sample.position:06d}{suffix}.{recipe.format}"
+        stem = f"{frame.sample.position:06d}{suffix}"
+        name = f"{stem}.{recipe.format}"
         crops = zip(frame.faces, frame.crops, strict=True)
-        crop = next(crop for candidate, crop in crops if candidate is face)
-        yield about | {"status": "face", "file": name} | where, crop
+        files = {name: next(crop for candidate, crop in crops if candidate is face)}
+        if face.landmarks is not None:
+            matrix = crop_matrix(face, recipe.size, recipe.margin, recipe.align)
+            files[stem + LANDMARKS_SUFFIX] = crop_landmarks(face.landmarks, matrix)
+        yield about | {"status": "face", "file": name} | where, files
 
 
 def stored_side(face: Face, sample: Sample) -> float:

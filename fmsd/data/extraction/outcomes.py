@@ -1,5 +1,6 @@
 """The outcome of an extraction: counts of each video, warnings, and the list of failures."""
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import polars as pl
 from fmsd.atomic import atomic
 from fmsd.console import print_table
 from fmsd.data.absent_videos import ABSENT_SCHEMA
+from fmsd.data.extraction.masks import MASKED
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.source_videos import RECORD_FILE, SourceVideo
 
@@ -34,6 +36,7 @@ class VideoOutcome:
         faceless: number of frames without a face.
         several: number of frames with several faces.
         picture: how its frames are shown, as in its record.
+        mask: how its mask was used, as in its record; empty without a mask.
         failure: why the video could not be read; empty where it could.
     """
 
@@ -45,6 +48,7 @@ class VideoOutcome:
     faceless: int = 0
     several: int = 0
     picture: Mapping[str, Any] = field(default_factory=dict)
+    mask: Mapping[str, Any] = field(default_factory=dict)
     failure: str = ""
 
     @property
@@ -72,6 +76,7 @@ def summarize_record(record: Mapping[str, Any], recipe: Recipe) -> VideoOutcome:
         faceless=count_frames(lambda line: line["status"] == "none"),
         several=count_frames(lambda line: line["faces"] > 1),
         picture=record["picture"],
+        mask=record.get("mask", {}),
     )
 
 
@@ -132,15 +137,7 @@ def outcome_warnings(read: Sequence[VideoOutcome], recipe: Recipe) -> Iterator[s
     Args:
         read: the outcomes of the videos that could be read.
     """
-
-    def count(number: Callable[[VideoOutcome], int]) -> tuple[int, str]:
-        """The sum of a number over the videos, and in which of them it is above 0."""
-        affected = [outcome for outcome in read if number(outcome)]
-        if not affected:
-            return 0, ""
-        where = f"in {len(affected)} of {len(read)} videos, {affected[0].video} among them"
-        return sum(map(number, affected)), where
-
+    count = functools.partial(count_affected, read)
     total, where = count(lambda outcome: outcome.statuses.get("damaged", 0))
     if total:
         yield f"Frames that cannot be decoded: {total}, {where}; they are left out."
@@ -170,9 +167,42 @@ def outcome_warnings(read: Sequence[VideoOutcome], recipe: Recipe) -> Iterator[s
             f"Several faces in most of the frames: {where}; one person is taken of each, "
             "faces=all takes all."
         )
+    yield from picture_warnings(read)
+
+
+def count_affected(
+    read: Sequence[VideoOutcome], number: Callable[[VideoOutcome], int]
+) -> tuple[int, str]:
+    """The sum of a number over the videos, and in which of them it is above 0."""
+    affected = [outcome for outcome in read if number(outcome)]
+    if not affected:
+        return 0, ""
+    where = f"in {len(affected)} of {len(read)} videos, {affected[0].video} among them"
+    return sum(map(number, affected)), where
+
+
+def picture_warnings(read: Sequence[VideoOutcome]) -> Iterator[str]:
+    """Sentences about how the frames of videos are shown, and about their masks."""
+    count = functools.partial(count_affected, read)
     total, where = count(lambda outcome: outcome.picture.get("pixel_aspect", "1:1") != "1:1")
     if total:
         yield f"Pixels that are not square: {where}; they were squared."
     total, where = count(lambda outcome: outcome.picture.get("tone_mapped") is not None)
     if total:
         yield f"High dynamic range: {where}; they were mapped to the standard range."
+    total, where = count(lambda outcome: bool(outcome.picture.get("interlaced")))
+    if total:
+        yield (
+            f"Interlaced: {where}; both fields of a frame are kept in it, so that what moves has "
+            "combs; deinterlace the videos first if only some of them are."
+        )
+    total, where = count(lambda outcome: outcome.mask.get("used") is False)
+    if total:
+        why = next(outcome.mask["why"] for outcome in read if outcome.mask.get("used") is False)
+        yield f"Masks that cannot be used: {where} ({why}); its face was chosen by its track."
+    total, where = count(lambda outcome: outcome.mask.get("share", 1) < MASKED)
+    if total:
+        yield (
+            f"No detected face lies under the mask: {where}; fakes among them have no crop, as "
+            "their other faces are real; mask=null chooses by track."
+        )

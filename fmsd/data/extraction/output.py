@@ -32,7 +32,9 @@ def write_settings(out: Path, settings: dict[str, Any]) -> None:
         )
     before = prepared_folder.crop_settings(out)
     if before is not None:
-        before = asdict(Recipe()) | before  # a setting that is not recorded had its default
+        # a setting that is not recorded had its default
+        unrecorded = {"mask": None, "conversion": settings.get("conversion")}
+        before = asdict(Recipe()) | unrecorded | before
         for name, value in settings.items():
             if before.get(name) != value:
                 raise InputError(

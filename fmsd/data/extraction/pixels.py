@@ -7,6 +7,7 @@ are FFmpeg's choice (BT.601, studio range). HDR is mapped by `fmsd.data.extracti
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import av
 import av.error
 import cv2
 import numpy as np
@@ -20,6 +21,9 @@ from fmsd.data.extraction.hdr import HDR, tone_map
 from fmsd.errors import InputError, reason
 
 Pixels = UInt8[ndarray, "height width 3"]
+
+CONVERSION = f"1 (libswscale {'.'.join(map(str, av.library_versions['libswscale']))})"
+"""The version of this conversion, which is raised when the pixels of some frames change."""
 
 MAX_PIXEL_ASPECT = 8
 """Largest plausible ratio of the sides of a pixel; a larger one is an error in the header."""

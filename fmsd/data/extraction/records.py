@@ -15,15 +15,16 @@ from typing_extensions import TypedDict
 
 from fmsd.atomic import atomic
 from fmsd.data.extraction.source_videos import RECORD_FILE, SOURCE_KEYS, SourceVideo, file_state
-from fmsd.data.frame import Split
+from fmsd.data.frame import LATER_COLUMNS, Audio, Split
+from fmsd.data.loading.blending import LANDMARKS_SUFFIX
 from fmsd.data.sources.tree import raise_unreadable
 from fmsd.errors import InputError
 from fmsd.json_records import Count, read_record
 from fmsd.names import check_name, check_names
 from fmsd.ownership import path_below
 
-CROP_NAME = re.compile(r"\d{6,}(_\d+)?\.(png|jpg)")
-"""The file name of a crop."""
+CROP_NAME = re.compile(rf"\d{{6,}}(_\d+)?(\.(png|jpg)|{re.escape(LANDMARKS_SUFFIX)})")
+"""The file name of a crop, or of its landmarks."""
 
 
 class FrameRecord(TypedDict):
@@ -44,7 +45,8 @@ class VideoRecord(TypedDict):
     domain: str
     split: Split
     compression: str
-    pair: NotRequired[str]  # records of fmsd 0.1.0 have none
+    pair: NotRequired[str]  # records of earlier versions lack these two
+    audio: NotRequired[Audio]
     frames: list[FrameRecord]
 
 
@@ -136,7 +138,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         InputError: the record is damaged.
     """
     remedy = "delete its folder and run fmsd extract again"
-    record = {"pair": ""} | read_record(path, VideoRecord, remedy)
+    record = dict.fromkeys(LATER_COLUMNS, "") | read_record(path, VideoRecord, remedy)
     names = ("dataset", "domain", "compression", "video", "pair")
     try:
         check_names(*(record[name] for name in names))

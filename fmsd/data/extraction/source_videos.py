@@ -4,11 +4,12 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmsd.data.frame import Entry, Frame, Problem, Split, Video
+from fmsd.data.extraction.masks import Mask
+from fmsd.data.frame import Audio, Entry, Frame, Problem, Split, Video
 from fmsd.data.sources.tree import entry_frames
 from fmsd.errors import InputError
 from fmsd.names import check_distinct
@@ -16,7 +17,7 @@ from fmsd.names import check_distinct
 RECORD_FILE = "video.json"
 """The file that records every processed frame of a video; its presence marks the video as done."""
 
-SOURCE_KEYS = ("video", "label", "dataset", "domain", "split", "compression", "pair")
+SOURCE_KEYS = ("video", "label", "dataset", "domain", "split", "compression", "pair", "audio")
 """The keys of a record that are copied from its source video."""
 
 
@@ -28,7 +29,9 @@ class SourceVideo:
         video: its id; the crops lie in a folder of this name.
         file: the video file; None where there are only images.
         images: (position in the video, image file), where there is no video file.
-        label, dataset, domain, split, compression, pair: as those of a frame.
+        label, dataset, domain, split, compression, pair, audio: as those of a frame.
+        masks: the masks that show its forged face, or the same face of a real video, the best one
+            first.
     """
 
     video: str
@@ -40,6 +43,8 @@ class SourceVideo:
     split: Split
     compression: str
     pair: str = ""
+    audio: Audio = ""
+    masks: tuple[Mask, ...] = ()
 
 
 def group_videos(entries: Iterable[Entry], problems: list[Problem]) -> list[SourceVideo]:
@@ -53,11 +58,15 @@ def group_videos(entries: Iterable[Entry], problems: list[Problem]) -> list[Sour
             lie in one folder or one inside the other.
     """
     images: dict[str, list[Frame]] = {}
+    masks: dict[str, tuple[Mask, ...]] = {}
     videos: dict[str, SourceVideo] = {}
     for entry in entries:
         if isinstance(entry, Problem):
             problems.append(entry)
-        elif isinstance(entry, Video) and entry.file is not None:
+            continue
+        if isinstance(entry, Video) and entry.mask is not None:
+            masks[entry.video] = (Mask(entry.video, entry.mask),)
+        if isinstance(entry, Video) and entry.file is not None:
             if entry.video in videos:
                 raise InputError(
                     f"{videos[entry.video].file} and {entry.file} are both the video {entry.video}",
@@ -86,7 +95,7 @@ def group_videos(entries: Iterable[Entry], problems: list[Problem]) -> list[Sour
             f"The video id {reserved!r} is the name of a file that fmsd extract writes itself",
             "rename it",
         )
-    return [videos[name] for name in sorted(videos)]
+    return [replace(videos[name], masks=masks.get(name, ())) for name in sorted(videos)]
 
 
 def _is_reserved(video: str) -> bool:
@@ -116,11 +125,19 @@ def file_state(source: SourceVideo) -> dict[str, Any]:
     """The state by which a changed source is recognized, as its record stores it.
 
     A video file's name, size and time; or a digest of the names of all images and of the size and
-    time of the first and the last.
+    time of the first and the last. The first mask's name, size and time, where there are masks.
     """
+    masks = {}
+    if source.masks and (path := source.masks[0].path).exists():
+        about = path.stat()
+        masks = {"mask": [path.name, about.st_size, about.st_mtime_ns]}
     if source.file is not None:
         about = source.file.stat()
-        return {"file": source.file.name, "size": about.st_size, "modified": about.st_mtime_ns}
+        return {
+            "file": source.file.name,
+            "size": about.st_size,
+            "modified": about.st_mtime_ns,
+        } | masks
     ends = [path.stat() for _, path in (source.images[0], source.images[-1]) if path.is_file()]
     lines = [
         *(path.name for _, path in source.images),
@@ -129,4 +146,4 @@ def file_state(source: SourceVideo) -> dict[str, Any]:
     return {
         "images": len(source.images),
         "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
-    }
+    } | masks

@@ -145,7 +145,7 @@ def frame_rate(stream: VideoStream) -> float:
 def map_frames(
     path: Path,
     count: FrameCount,
-    sampling: str,
+    sampling: str | Sequence[int],
     function: Callable[[Sample], T],
     whole: bool = False,
     keep_corrupt: bool = False,
@@ -157,7 +157,9 @@ def map_frames(
 
     Args:
         count: see `FrameCount`.
-        sampling, keep_corrupt: as of `sample_video`.
+        sampling: as of `sample_video`, or positions in rising order; those beyond the end are left
+            out.
+        keep_corrupt: as of `sample_video`.
         whole: refuse a file that is cut off.
 
     Raises:
@@ -175,6 +177,8 @@ def map_frames(
         )
 
     def positions(length: int) -> Sequence[int]:
+        if not isinstance(sampling, str):
+            return [place for place in sampling if place < length]
         most = count(length, seconds) if callable(count) else count
         return frame_positions(length, most, sampling)
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.data.absent_videos import ABSENT_SCHEMA, NO_FACE, UNREADABLE
+from fmsd.data.absent_videos import ABSENT_SCHEMA
 from fmsd.data.extraction.records import read_records
 from fmsd.errors import InputError, reason
+from fmsd.outcomes import NO_FACE, UNREADABLE
 from fmsd.tables import read_csv
 
 log = logging.getLogger(__name__)

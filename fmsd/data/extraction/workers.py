@@ -1,10 +1,12 @@
-"""The extraction of many videos by a pool of processes."""
+"""The extraction of many videos by a pool of processes, which a video may kill."""
 
+import contextlib
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from pathlib import Path
 
 from fmsd.console import progress
@@ -15,6 +17,17 @@ from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.source_videos import SourceVideo
 from fmsd.data.processes import process_pool
 from fmsd.errors import InputError
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 10.0
+"""Seconds between two notes on the progress, at most."""
+
+DEATH = "the process died on it twice, of too little memory or in the detector or decoder"
+"""Why a video failed that kills its process."""
+
+MAX_DEATHS = 20
+"""Videos in a row that may kill their process before the extraction is given up."""
 
 _detect: FaceDetector | None = None
 """The face detector of a worker process."""
@@ -39,47 +52,103 @@ def extract_videos(
     out: Path,
     work: Path,
     workers: int,
+    note: Callable[[int, int], None],
 ) -> Iterator[VideoOutcome]:
     """Extracts videos in several processes, in any order.
 
-    When it is interrupted, the videos in progress are left as well.
+    Where a process dies, the videos that may have killed it are extracted again, one at a time: the
+    one on which a process dies again has failed. When the extraction is interrupted, the videos in
+    progress are left as well.
 
     Args:
         detector: builds the face detector, in every process.
         work: a folder on the disk of `out`, where crops are written first.
         workers: number of processes.
+        note: called at least every `HEARTBEAT` seconds with the numbers of videos that are done
+            and that failed.
 
     Raises:
-        InputError: a process died.
+        InputError: processes died on `MAX_DEATHS` videos in a row.
         OSError: crops cannot be written.
     """
-    if not sources:
-        return
-    waiting = iter(sources)
+    waiting, suspects = deque(sources), deque[SourceVideo]()
+    counts = {"done": 0, "failed": 0}
+    began, frames, deaths = time.monotonic(), 0, 0
+    with progress("Extracting", len(sources), "videos") as advance:
+        while waiting or suspects:
+            alone = bool(suspects)
+            size = 1 if alone else min(workers, len(waiting))
+            for result in _run_pool(
+                suspects if alone else waiting,
+                detector,
+                (recipe, out, work),
+                size,
+                lambda: note(*counts.values()),
+            ):
+                if isinstance(result, VideoOutcome):
+                    outcome, deaths = result, 0
+                elif alone:
+                    outcome, deaths = VideoOutcome(result.video, failure=DEATH), deaths + 1
+                else:
+                    suspects.append(result)
+                    continue
+                if deaths == MAX_DEATHS:
+                    raise InputError(
+                        f"A process died on each of {MAX_DEATHS} videos in a row, the last of them "
+                        f"{outcome.video}, of too little memory, or in the detector or decoder",
+                        "correct the cause, or give fewer workers=, and run the same command again",
+                    )
+                frames += outcome.frames
+                counts["failed" if outcome.failure else "done"] += 1
+                advance(note=f"{frames / (time.monotonic() - began):.0f} frames/s")
+                yield outcome
+            if suspects and not alone:
+                log.warning(
+                    "A process died; the %d videos that were in work or next are extracted again, "
+                    "one at a time.",
+                    len(suspects),
+                )
+        note(*counts.values())
+
+
+def _run_pool(
+    queue: deque[SourceVideo],
+    detector: Callable[[], FaceDetector],
+    job: tuple[Recipe, Path, Path],
+    workers: int,
+    beat: Callable[[], None],
+) -> Iterator[VideoOutcome | SourceVideo]:
+    """Takes videos off a queue and extracts them, until it is empty or a process dies.
+
+    A single process is given one video at a time.
+
+    Args:
+        job: the further arguments of `_work`.
+        beat: called at least every `HEARTBEAT` seconds.
+
+    Yields:
+        The outcome of each video; a video itself if a process died while it was given out.
+    """
     running: dict[Future[VideoOutcome], SourceVideo] = {}
-    began, frames = time.monotonic(), 0
+    room, broken = 1 if workers == 1 else 2 * workers, False
     with (
-        progress("Extracting", len(sources), "videos") as advance,
-        process_pool(min(workers, len(sources)), _begin, (detector,)) as executor,
+        contextlib.suppress(BrokenProcessPool),
+        process_pool(workers, _begin, (detector,)) as executor,
     ):
-        try:
-            while True:
-                for source in islice(waiting, 2 * workers - len(running)):
-                    running[executor.submit(_work, source, recipe, out, work)] = source
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    outcome = future.result()
-                    del running[future]
-                    frames += outcome.frames
-                    advance(note=f"{frames / (time.monotonic() - began):.0f} frames/s")
-                    yield outcome
-        except BrokenProcessPool as error:
-            names = ", ".join(
-                str(source.file or source.video) for source in list(running.values())[:workers]
-            )
-            raise InputError(
-                "A process died, of too little memory or in the decoder, while extracting one of "
-                f"{names}",
-                "run the same command again with fewer workers=, or move that video away",
-            ) from error
+        while running or (queue and not broken):
+            while queue and not broken and len(running) < room:
+                try:
+                    running[executor.submit(_work, queue[0], *job)] = queue[0]
+                    queue.popleft()
+                except BrokenProcessPool:
+                    broken = True
+            beat()
+            for future in wait(running, HEARTBEAT, return_when=FIRST_COMPLETED).done:
+                source = running.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    broken = True
+                    yield source
+                else:
+                    yield future.result()
+        if broken:
+            raise BrokenProcessPool  # which ends the other processes at once

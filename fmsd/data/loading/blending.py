@@ -48,7 +48,8 @@ def add_self_blended(manifest: Manifest) -> Manifest:
     The pair of a fake is the video of its frame.
 
     Raises:
-        InputError: there are crops without landmarks that a mean face does not fit.
+        InputError: there are crops without landmarks that a mean face does not fit, or the first
+            landmarks are not those of DeepfakeBench.
     """
     training, real = pl.col("split") == "train", pl.col("label") == 0
     frames = manifest.table.filter(training & real)
@@ -62,7 +63,10 @@ def add_self_blended(manifest: Manifest) -> Manifest:
     table = pl.concat([manifest.table.filter(~training | real), blends])
     dropped = manifest.table.filter(training & ~real).height
     files = replace(manifest, table=frames).files()
-    marked = sum(place is not None and place.is_file() for place in map(landmark_file, files))
+    places = [place for place in map(landmark_file, files) if place.is_file()]
+    marked = len(places)
+    if places:
+        read_landmarks(places[0])  # refused before the first step rather than in it
     crops = crop_settings(manifest.root) or MEAN_FACE_CROPS
     if marked < len(files) and (
         wrong := [
@@ -109,21 +113,40 @@ and (0.62, 0.47), corners of the mouth at (0.40, 0.75) and (0.60, 0.75).
 MEAN_FACE_CROPS = {"align": True, "margin": 1.3}
 """Settings of `fmsd extract` for crops that the mean face fits."""
 
-LANDMARK_COUNTS = (68, 81)
-"""Numbers of points in a file of landmarks; those from the 69th on lie on the forehead."""
+LANDMARKS, WITHOUT_FOREHEAD = 81, 68
+"""Number of points in a file of landmarks, and of those that do not lie on the forehead."""
 
 
-def landmark_file(image: str | Path) -> Path | None:
-    """The file of a frame's landmarks in DeepfakeBench's layout; None below other folders.
+FETCH_LANDMARKS = "fetch it again, or remove the folder of landmarks to use a mean face"
 
-    It is `landmarks/VIDEO/FRAME.npy` for `frames/VIDEO/FRAME.png`.
+
+LANDMARKS_SUFFIX = ".landmarks.npy"
+"""Ending of the landmarks that `fmsd extract detector=mediapipe` writes beside a crop."""
+
+# fmt: off
+MESH = 478
+"""Number of points of MediaPipe's mesh."""
+
+BELOW_FOREHEAD = [
+    127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288,
+    361, 323, 454, 356, 70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
+]
+"""Points of the mesh along the jaw, from temple to temple, and on the brows."""
+# fmt: on
+
+
+def landmark_file(image: str | Path) -> Path:
+    """The file of a frame's landmarks, which may be missing.
+
+    In DeepfakeBench's layout it is `landmarks/VIDEO/FRAME.npy` for `frames/VIDEO/FRAME.png`, below
+    other folders `FRAME.landmarks.npy` beside the image.
     """
     path = Path(image)
     home = path.parents[1] if len(path.parents) > 1 else path
     return (
         home.with_name("landmarks") / path.parent.name / f"{path.stem}.npy"
         if home.name == "frames"
-        else None
+        else path.with_name(path.stem + LANDMARKS_SUFFIX)
     )
 
 
@@ -136,31 +159,49 @@ def face_outlines(image: str | Path, height: int, width: int) -> Sequence[Points
         InputError: the landmarks are damaged, or not those of the frame.
     """
     path = landmark_file(image)
-    if path is None or not path.is_file():
+    if not path.is_file():
         return [points * (width, height) for points in MEAN_FACE]
-    remedy = "fetch it again, or remove the folder of landmarks to use a mean face"
-    try:
-        points = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"The landmarks {path} cannot be read ({reason(error)})", remedy
-        ) from error
-    if (
-        not isinstance(points, ndarray)
-        or points.dtype.kind not in "iuf"
-        or points.shape not in [(count, 2) for count in LANDMARK_COUNTS]
-    ):
-        raise InputError(f"The landmarks {path} are no table of 68 or 81 points", remedy)
-    points = points.astype(np.float64)
+    points = read_landmarks(path)
     if (
         not np.isfinite(points).all()
         or hull_mask(np.clip(points, -width - height, width + height), height, width).mean() < 0.01
     ):
         raise InputError(
             f"The landmarks {path} mark no face inside its frame of {width} x {height} pixels",
-            remedy,
+            FETCH_LANDMARKS,
         )
-    return [points, points[: LANDMARK_COUNTS[0]]]
+    below = BELOW_FOREHEAD if len(points) == MESH else slice(WITHOUT_FOREHEAD)
+    return [points, points[below]]
+
+
+def read_landmarks(path: Path) -> Points:
+    """The points of a file of landmarks, in pixels.
+
+    Raises:
+        InputError: the file cannot be read, or holds anything else than 81 points, those of the
+            forehead last, or the 478 of MediaPipe.
+    """
+    try:
+        points = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"The landmarks {path} cannot be read ({reason(error)})", FETCH_LANDMARKS
+        ) from error
+    if not isinstance(points, ndarray) or points.dtype.kind not in "iuf":
+        raise InputError(f"The landmarks {path} are no table of numbers", FETCH_LANDMARKS)
+    if points.shape not in ((LANDMARKS, 2), (MESH, 2)):
+        found = (
+            f"{len(points)} points"
+            if points.ndim == 2 and points.shape[1] == 2
+            else f"a table of {' x '.join(map(str, points.shape))} numbers"
+        )
+        raise InputError(
+            f"The landmarks {path} are {found}, where {LANDMARKS} points are wanted, "
+            f"{LANDMARKS - WITHOUT_FOREHEAD} of them on the forehead, or MediaPipe's {MESH}",
+            "make them with dlib's predictor of 81 landmarks, as DeepfakeBench does, or remove the "
+            "folder of landmarks to use a mean face",
+        )
+    return points.astype(np.float64)
 
 
 def hull_mask(points: Points, height: int, width: int) -> BlendMask:

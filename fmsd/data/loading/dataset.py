@@ -3,7 +3,7 @@
 Augmentation depends on (seed, epoch, row, occurrence) alone, whatever the number of processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -42,6 +42,7 @@ class FrameDataset(Dataset[Frames]):
         augment: name of the augmentation, see `fmsd.data.loading.transforms`.
         strong: name of the augmentation of a second view of each frame; None for no such view.
         corruption: applied to the stored images before they are resized.
+        ahead: called with the epoch and the row of each frame before it is read.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FrameDataset(Dataset[Frames]):
         seed: int = 0,
         corruption: Corruption | None = None,
         strong: str | None = None,
+        ahead: Callable[[int, int], None] | None = None,
     ) -> None:
         prepare_fork()  # OpenCV's threads must end in the parent before loader processes fork
         # one flat buffer, which loader processes share
@@ -63,6 +65,7 @@ class FrameDataset(Dataset[Frames]):
         self.transform = None if augment == "none" else build_transform(augment, size)
         self.strong_transform = None if strong is None else build_transform(strong, size, "strong")
         self.size = size
+        self.ahead = ahead
         sbi = augment == blending.SBI
         self.blended = (manifest.table["domain"] == blending.SBI).to_numpy() & sbi
         self.seed = seed
@@ -78,6 +81,8 @@ class FrameDataset(Dataset[Frames]):
         epoch, row, domain, occurrence = (
             place if isinstance(place, tuple) else (0, place, int(self.domain[place]), 0)
         )
+        if self.ahead is not None:
+            self.ahead(epoch, row)
         path = self.files[row].decode()
         stored = read_bytes(path)
         image = decode(stored, path)

@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fmsd.data.mirror import open_remote
 from fmsd.errors import InputError, reason
 
 JPEG_SUFFIXES = ".jpg .jpeg .jpe .jfif .mpo .jp2 .j2k .j2c .jpc .jpf .jpx"
@@ -90,7 +91,8 @@ def read_bytes(place: str | Path) -> bytes:
     """The stored bytes of an image.
 
     Raises:
-        InputError: a missing file, or a tar that ends before the image does.
+        InputError: a missing file, a tar that ends before the image does, or one at an address that
+            cannot be fetched.
     """
     member = parse_tar_member(str(place))
     try:
@@ -98,7 +100,8 @@ def read_bytes(place: str | Path) -> bytes:
             with io.FileIO(place) as file:
                 return file.read()
         tar, offset, size = member
-        file = _open_tar(tar)  # held, as another thread may evict it from the cache
+        remote = open_remote(tar)
+        file = remote or _open_tar(tar)  # held, as another thread may evict it from the cache
         data = os.pread(file.fileno(), size, offset)
     except OSError as error:
         raise _unreadable(place, error) from error

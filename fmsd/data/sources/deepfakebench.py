@@ -8,6 +8,7 @@ all of DeepFakeDetection is in train, val and test. Here a video has one split: 
 val over train, and the number of repeated videos is reported.
 """
 
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -177,8 +178,15 @@ def _scan_dataset(
     paths = ListedPaths(path)
     if videos:
         probes = [_frame_path(video.frames[0]) for video in videos[:: len(videos) // PROBES + 1]]
-        home, skipped = _find_frames(root, probes, path)
+        found = _find_frames(root, probes, path)
+        shallowest = min(_depth(root, found, frame) for frame in probes)
+        homes: dict[PurePosixPath, tuple[Path, int]] = {}
         for video in videos:
+            first = _frame_path(video.frames[0])
+            folder = first.parent.parent
+            if folder not in homes:
+                homes[folder] = _own_home(root, first, found, shallowest, path)
+            home, skipped = homes[folder]
             for index, frame in enumerate(natural_sort(video.frames)):
                 yield Frame(
                     paths.locate(home, "/".join(_frame_path(frame).parts[skipped:])),
@@ -269,7 +277,37 @@ def _choose_videos(
 
 
 def _frame_path(frame: str) -> PurePosixPath:
-    return PurePosixPath(with_slashes(frame))
+    """The path of a frame, without leading `..`, which lead from a folder of another machine."""
+    return PurePosixPath(re.sub(r"^(\.\.?/+)+", "", with_slashes(frame)))
+
+
+def _own_home(
+    root: Path, frame: PurePosixPath, usual: tuple[Path, int], shallowest: int, path: Path
+) -> tuple[Path, int]:
+    """The folder and the number of leading parts for the paths of one folder of a JSON file.
+
+    They are the usual ones, unless only others lead to the frame: where files of several machines
+    were joined, their paths begin differently.
+
+    Args:
+        frame: the first frame of the folder.
+        usual: what `_find_frames` returns for frames of the whole file.
+        shallowest: the fewest folders above a frame with it: a place with fewer lacks some of
+            their names, and may be that of another file.
+    """
+    home, skipped = usual
+    if ListedPaths(path).locate(home, "/".join(frame.parts[skipped:])).is_file():
+        return usual
+    try:
+        own = _find_frames(root, [frame], path)
+    except InputError:
+        return usual  # the frame is missing: what validates the manifest says so
+    return own if _depth(root, own, frame) >= shallowest else usual
+
+
+def _depth(root: Path, home: tuple[Path, int], frame: PurePosixPath) -> int:
+    """The number of parts below the root of the place of a frame."""
+    return len(home[0].relative_to(root).parts) + len(frame.parts) - home[1]
 
 
 def _find_frames(root: Path, frames: Sequence[PurePosixPath], path: Path) -> tuple[Path, int]:

@@ -6,7 +6,7 @@ FaceForensics++ (arXiv 1901.08971) distributes it in a tree like its own:
     ROOT/manipulated_sequences/DeepFakeDetection/COMPRESSION/videos/01_02__hugging_happy__YVGY8LOK.mp4
 
 A fake is made from the target actor's video of the scene, here 01__hugging_happy, and shows the
-face of the source actor, 02. Extracted frames lie beside `videos`, as those of FaceForensics++ do.
+face of the source actor, 02. Extracted frames and masks lie as those of FaceForensics++ do.
 There is no official split.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Split, Video, pair_id, video_id
 from fmsd.data.sources.partner_names import target_scene
-from fmsd.data.sources.tree import list_videos, refuse_unreadable
+from fmsd.data.sources.tree import list_masks, list_videos, refuse_unreadable
 from fmsd.errors import InputError
 
 DOMAIN_FOLDERS = {
@@ -53,6 +53,7 @@ def scan(
         )
     for domain, folder in folders.items():
         videos, problems = list_videos(folder, frames)
+        masks = {} if domain == REAL else list_masks(folder)
         yield from problems
         for name, (file, images) in videos.items():
             yield Video(
@@ -65,4 +66,5 @@ def scan(
                 split,
                 compression,
                 "" if domain == REAL else pair_id(dataset, compression, target_scene(name)),
+                mask=masks.get(name),
             )

@@ -44,6 +44,7 @@ def scan(root: Path) -> Iterator[Entry]:
                 split=record["split"],
                 compression=record["compression"],
                 pair=record["pair"] if person == 1 else "",
+                audio=record["audio"],
             )
 
 

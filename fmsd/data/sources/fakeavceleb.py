@@ -97,7 +97,10 @@ def scan(
             )
             identity = video_id(dataset, domain, "", f"{'/'.join(folder)}_{name}")
             pair = "" if is_real else pair_id(dataset, "", _original(originals, folder))
-            yield Video(file, images, label, dataset, domain, identity, split, pair=pair)
+            audio = "fake" if folder[0].endswith("FakeAudio") else "real"
+            yield Video(
+                file, images, label, dataset, domain, identity, split, pair=pair, audio=audio
+            )
     yield from paths.problems()
 
 

@@ -4,6 +4,7 @@
     ROOT/original_sequences/youtube/COMPRESSION/FRAMES/033/0001.png         extracted frames
     ROOT/manipulated_sequences/METHOD/COMPRESSION/videos/033_097.mp4
     ROOT/manipulated_sequences/METHOD/COMPRESSION/FRAMES/033_097/0001.png
+    ROOT/manipulated_sequences/METHOD/masks/videos/033_097.mp4              where there are any
 
 `033_097` is made from the video 033, with the face or expression of 097.
 FRAMES is `images` (the dataset's own extraction script), `frames` or `faces` (crops). The official
@@ -31,7 +32,7 @@ from fmsd.data.sources.deepfakebench_json import (
 from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.partner_names import target_sequence
 from fmsd.data.sources.text import CORRECT_ENTRY, read_json
-from fmsd.data.sources.tree import list_videos, refuse_unreadable
+from fmsd.data.sources.tree import list_masks, list_videos, refuse_unreadable
 from fmsd.data.spelling import match_names
 from fmsd.errors import InputError
 from fmsd.names import name_fault
@@ -122,6 +123,7 @@ def _scan_tree(
     split_of = read_splits(root, splits)
     for domain, folder in folders.items():
         videos, problems = list_videos(folder, frames)
+        masks = {} if domain == REAL else list_masks(folder)
         official: dict[str, Split] = {
             name: split for name, split in split_of.items() if ("_" in name) == (domain != REAL)
         }
@@ -146,6 +148,7 @@ def _scan_tree(
                 official[name],
                 compression,
                 "" if domain == REAL else pair_id(dataset, compression, target_sequence(name)),
+                mask=masks.get(name),
             )
 
 

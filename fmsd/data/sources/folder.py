@@ -251,7 +251,7 @@ def _check_names(
                 else "=[NAME], quoted for the shell"
             )
             raise InputError(
-                f"None of the folders {sorted(folders)}{of} holds real images",
+                f"None of the folders {_listed(sorted(folders))}{of} holds real images",
                 f"name them in data.source.real{example}",
             )
     if doubtful:
@@ -264,15 +264,15 @@ def _check_names(
             else name_overrides.list_override("data.source.fake", fake)
         )
         raise InputError(
-            f"The names of the folders {doubtful} of {root} suggest real images, but they are not "
-            "in data.source.real",
+            f"The names of the folders {_listed(doubtful)} of {root} suggest real images, but "
+            "they are not in data.source.real",
             f"if they are real, give {as_real}; if forgeries, {as_fake}",
         )
     log.info(
-        "%s: %s hold real images, %s are forgeries.",
+        "%s: real images in %s; forgeries in %s.",
         root,
-        present_real or "none",
-        [name for name in present if name not in real_folders] or "none",
+        _listed(present_real),
+        _listed([name for name in present if name not in real_folders]),
     )
     for key, names in (("real", given or ()), ("fake", fakes)):
         for name in names:
@@ -282,3 +282,7 @@ def _check_names(
                     f"data.source.{key} names {name!r}, but no folder of {root} has this name",
                     "correct it, or leave it out",
                 )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"

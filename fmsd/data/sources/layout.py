@@ -27,7 +27,7 @@ def parse_layout(layout: str, split: str | None, splits: Sequence[str]) -> list[
     fields = re.findall(r"{(\w+)}", layout)
     if unknown := set(fields) - set(FIELDS):
         raise InputError(
-            f"The layout {layout!r} has unknown fields {sorted(unknown)}",
+            f"The layout {layout!r} has unknown fields {', '.join(sorted(unknown))}",
             f"use {', '.join('{' + field + '}' for field in FIELDS)}",
         )
     if repeated := sorted({field for field in fields if fields.count(field) > 1}):

@@ -31,6 +31,19 @@ def target_clip(name: str) -> str | None:
     return _expand(r"(id\d+)_id\d+(_\d{4})", r"\1\2", name)
 
 
+def target_clip_tagged(name: str) -> str | None:
+    """DFDM names a fake TARGET_DONOR_CLIP_TAG after Celeb-DF: `id28_id20_0008_4dfaker`."""
+    return _expand(r"(id\d+)_id\d+(_\d{4})_\w[\w-]*", r"\1\2", name)
+
+
+def source_sequence(name: str) -> str | None:
+    """SynthForensics names a video after a real one of FaceForensics++ or DeepFakeDetection.
+
+    The name of the generator may follow: `033`, `033_helios_t2v`, `01__exit_phone_room_helios_i2v`.
+    """
+    return _expand(r"(\d{3}|\d{2}__.+?)(?:_[^_]+_[ti]2v)?", r"\1", name)
+
+
 def unsuffixed(name: str) -> str | None:
     """UADFV names the fake of the video 0000 `0000_fake`."""
     return _expand(r"(.+)_fake", r"\1", name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.data.frame import Entry, Frame, Video
+from fmsd.data.frame import AUDIO, Entry, Frame, Video
 from fmsd.data.sources.labels import LABEL_DIGITS, forgery_domain
 from fmsd.data.sources.text import canonical_columns, read_csv_table
 from fmsd.data.sources.tree import is_video, refuse_unreadable
@@ -16,7 +16,7 @@ from fmsd.errors import InputError, reason
 from fmsd.tables import read_parquet
 
 REQUIRED_COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
-OPTIONAL_COLUMNS = ("compression", "pair")
+OPTIONAL_COLUMNS = ("compression", "pair", "audio")
 
 
 @refuse_unreadable
@@ -27,9 +27,10 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         root: the folder that the table's paths are relative to.
         file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset,
             domain (`real` for real frames), video (an id unique over all datasets), index, split
-            (train, val or test), and optionally compression and pair (of a fake, the `video` of the
-            real video that it was made from). Others are ignored. The cells of a CSV file may be
-            separated by commas, semicolons or tabs, with blanks around them.
+            (train, val or test), and optionally compression, pair (of a fake, the `video` of the
+            real video that it was made from) and audio (real or fake). Others are ignored. The
+            cells of a CSV file may be separated by commas, semicolons or tabs, with blanks around
+            them.
 
     Raises:
         InputError: no such file, a missing column, or an empty cell.
@@ -58,8 +59,8 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     """The frame or video of a row.
 
     Raises:
-        InputError: a label other than 0 and 1, a forgery named `real`, or a name that no file can
-            have.
+        InputError: a label other than 0 and 1, an unknown audio, a forgery named `real`, or a name
+            that no file can have.
     """
     if isinstance(row["label"], str):
         row["label"] = LABEL_DIGITS.get(row["label"].strip(), row["label"])
@@ -80,6 +81,11 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     }
     described["label"] = int(row["label"])
     described |= {name: row.get(name) or "" for name in OPTIONAL_COLUMNS}
+    if described["audio"] not in AUDIO:
+        raise InputError(
+            f"The table {path} gives {row['path']} the audio {described['audio']!r}",
+            "write real, fake or nothing",
+        )
     if row["label"] == 1:
         forgery_domain(str(row["domain"]), f"The table {path}")
     return (

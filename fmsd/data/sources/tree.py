@@ -191,27 +191,48 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def frameless_problem(folder: Path) -> Problem:
+def frameless_problem(folder: Path, domain: str | None = None) -> Problem:
     """The problem of a folder that should contain frames or videos and contains none."""
-    return Problem(
-        FRAMELESS, f"The folder {folder} holds no frames", "extract them again or remove it"
-    )
+    what = f"The folder {folder} holds no frames"
+    return Problem(FRAMELESS, what, "extract them again or remove it", domain=domain)
 
 
-def walk_folders(root: Path, skipped: Container[str] = ()) -> Iterator[tuple[Path, FolderContents]]:
+def walk_folders(
+    root: Path, skipped: Container[str] = (), above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[Path, FolderContents]]:
     """Every folder below a root, itself included, with its contents; links are followed.
+
+    A link to a folder above it is a problem of the folder that holds it.
 
     Args:
         skipped: names of folders, in lower case, that are left out.
+        above: device and inode of the folders above the root.
 
     Raises:
         InputError: as `read_folder`.
     """
     inside = read_folder(root)
-    inside.folders[:] = [name for name in inside.folders if name.lower() not in skipped]
+    above = (*above, _identity(root))
+    kept = [name for name in inside.folders if name.lower() not in skipped]
+    inside.folders[:] = [name for name in kept if _identity(root / name) not in above]
+    inside.problems.extend(_circle(root / name) for name in kept if name not in inside.folders)
     yield root, inside
     for name in inside.folders:
-        yield from walk_folders(root / name, skipped)
+        yield from walk_folders(root / name, skipped, above)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The device and inode of a folder, equal for all links to it."""
+    about = folder.stat()
+    return about.st_dev, about.st_ino
+
+
+def _circle(link: Path) -> Problem:
+    return Problem(
+        "links in circles",
+        f"{link} is a link to a folder that holds it",
+        "it is not followed: remove it",
+    )
 
 
 def is_video(path: Path) -> bool:
@@ -264,6 +285,17 @@ def list_videos(
     return videos, problems if videos else [*problems, frameless_problem(folder)]
 
 
+def list_masks(folder: Path) -> dict[str, Path]:
+    """The masks of a folder of manipulated videos of FaceForensics++ or DeepFakeDetection, by name.
+
+    Args:
+        folder: of a manipulation in one compression; the masks of all lie in `masks` beside it.
+    """
+    masks = folder.parent / "masks" / VIDEO_FOLDER
+    names = read_folder(masks).videos if masks.is_dir() else []
+    return {Path(name).stem: masks / name for name in names}
+
+
 def duplicate_video_error(one: Path, other: Path) -> InputError:
     """The error for two files, or two folders of frames, that are one video by their names."""
     return InputError(f"{one} and {other} are one video by their names", "keep one of them")
@@ -287,7 +319,7 @@ def entry_frames(entry: Entry) -> Iterator[Frame | Problem]:
         inside = read_folder(entry.images)
         yield from inside.problems
         if not inside.images:
-            yield frameless_problem(entry.images)
+            yield frameless_problem(entry.images, entry.domain)
         for index, name in enumerate(inside.images):
             yield Frame(
                 entry.images / name,
@@ -299,4 +331,5 @@ def entry_frames(entry: Entry) -> Iterator[Frame | Problem]:
                 entry.split,
                 entry.compression,
                 entry.pair,
+                entry.audio,
             )

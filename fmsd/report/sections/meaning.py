@@ -63,7 +63,7 @@ def meaning_section(overview: Overview) -> Section | None:
 
 def _calibration_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     """The chosen map of each run, and its errors before and after."""
-    pairs = (part for name in ERRORS.values() for part in (name, "after"))
+    pairs = (part for name in ERRORS.values() for part in (name, f"{name} after"))
     header = ["", "map", *pairs, "validation data"]
     rows = []
     for name, meaning in meanings.items():
@@ -104,16 +104,20 @@ def _threshold_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     return html.sortable_table(caption, header, rows)
 
 
-def verdicts_section(overview: Overview) -> Section | None:
-    """The false and true positive rate of each run on each test, at its thresholds."""
-    verdicts = overview.resamples.verdicts
-    if verdicts.is_empty():
-        return None
+def with_threshold(verdicts: pl.DataFrame) -> pl.DataFrame:
+    """The verdicts of runs with enough real validation videos for the threshold."""
     enough = [
         not too_few_reals(RATES[at], reals)
         for at, reals in verdicts.select("at", "validation_reals").iter_rows()
     ]
-    verdicts = verdicts.filter(pl.Series(enough, dtype=pl.Boolean))
+    return verdicts.filter(pl.Series(enough, dtype=pl.Boolean))
+
+
+def verdicts_section(overview: Overview) -> Section | None:
+    """The false and true positive rate of each run on each test, at its thresholds."""
+    if overview.resamples.verdicts.is_empty():
+        return None
+    verdicts = with_threshold(overview.resamples.verdicts)
     if verdicts.is_empty():
         return None
     counts = Counter(row.label for row in overview.rows)

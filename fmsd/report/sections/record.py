@@ -99,7 +99,7 @@ def protocol_section(overview: Overview) -> Section:
     first = [name for name in ("dataset", "level") if name in names]
     names = [*first, *(name for name in names if name not in first)]
     lines = [
-        [stamp, *(shorten_fact(own.get(name), 200) for name in names)]
+        [stamp, *(shorten_fact(own[name], 200) if name in own else None for name in names)]
         for (stamp, _), own in stamps.items()
     ]
     facts += html.text_table(
@@ -113,8 +113,10 @@ def protocol_section(overview: Overview) -> Section:
         for remark in row.remarks(dataset)
     ]
     if remarks:
-        header = ["", "seed", "dataset", "pixels"]
-        body += html.text_table("Test files", header, remarks, {0, 2, 3})
+        header = ["", "seed", "dataset", "remark"]
+        body += html.text_table(
+            "Remarks on test frames and their files", header, remarks, {0, 2, 3}
+        )
     body += suite_table(overview.rows)
     return Section("protocol", "Protocol", body)
 

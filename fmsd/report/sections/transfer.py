@@ -9,13 +9,14 @@ from fmsd.report import html
 from fmsd.report.folded import folded
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
+from fmsd.report.sections.meaning import with_threshold
 from fmsd.report.validation import run_name
 
 ERRORS = ("ece", "calibrated_ece", "brier", "calibrated_brier")
 """Columns of errors before and after calibration."""
 
 HEADER = (
-    *("", "ECE", "after", "Brier", "after", "slope", "intercept"),
+    *("", "ECE", "ECE after", "Brier", "Brier after", "slope", "intercept"),
     *(f"FPR at {DEFAULT_AT}", f"TPR at {DEFAULT_AT}"),
 )
 
@@ -47,7 +48,8 @@ def transfer_section(overview: Overview) -> Section | None:
         "intercept are those of a logistic regression on the calibrated scores: 1 and 0 where the "
         "calibration holds; a slope below 1 says that it is too certain, an intercept above 0 that "
         f"fakes are likelier than it says. {DEFAULT_AT} calls at most 5 % of the real validation "
-        "videos fake; in brackets 95 % intervals over videos.",
+        "videos fake; in brackets 95 % intervals over videos, and nothing where a run has too few "
+        "real validation videos for that threshold.",
         "quiet",
     )
     body += html.text_table("Means over the test sets", HEADER[:5], overall)
@@ -64,10 +66,11 @@ def _lines(
     overview: Overview, found: pl.DataFrame, run: str, seed: int | None
 ) -> list[list[str | float | None]]:
     """A line per test set of a run."""
-    verdicts = overview.resamples.verdicts
-    at_default = _of(verdicts.filter(at=DEFAULT_AT), run, seed)
+    verdicts = overview.resamples.verdicts.filter(at=DEFAULT_AT)
+    at_default = _of(with_threshold(verdicts), run, seed)
     lines: list[list[str | float | None]] = []
-    for one in _of(found, run, seed).iter_rows(named=True):
+    tests = _of(found, run, seed).to_dicts()
+    for one in sorted(tests, key=lambda test: overview.datasets.index(test["dataset"])):
         rates: list[str | None] = [None, None]
         for verdict in at_default.filter(dataset=one["dataset"]).iter_rows(named=True):
             rates = [

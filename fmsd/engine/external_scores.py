@@ -1,6 +1,7 @@
-"""Imported scores as logits, and whether they rank fakes above reals."""
+"""Scores of external detectors as logits, and whether they rank fakes above reals."""
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,57 +10,61 @@ import polars as pl
 
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
-from fmsd.metrics.coverage import SCORED, check_share
+from fmsd.metrics.coverage import check_share
 from fmsd.metrics.polarity import Ranking, rank_videos
-from fmsd.metrics.score_scale import Higher, Scale, as_logits, score_bounds
+from fmsd.metrics.score_scale import Higher, Scale, as_logits, count_crowded, count_ties
+from fmsd.outcomes import SCORED
 
 log = logging.getLogger(__name__)
 
+CROWDED = 0.01
+"""The share of different scores from which on a warning says that they are too close together."""
 
-def as_test_scores(
+
+def logits_of_fake(
     found: Mapping[str, pl.DataFrame], scale: Scale, higher: Higher
 ) -> dict[str, pl.DataFrame]:
     """The scores of all test datasets as logits of fake, for `fill_external_run`.
 
-    There are no digests of files: which files were scored is not known.
-
     Args:
-        found: by dataset, the `score` (null without one) and `outcome` of each test frame.
+        found: by dataset, the `score` (Float64, null without one) and the `outcome` of each test
+            frame, and further columns, which are kept.
         scale, higher: see `fmsd.metrics.score_scale.as_logits`.
     """
-    values = {
-        name: table["score"].fill_null(float("nan")).to_numpy() for name, table in found.items()
-    }
-    bounds = score_bounds(list(values.values())) if scale == "score" else None
-    logits = {name: as_logits(value, scale, higher, bounds) for name, value in values.items()}
-    warn_of_ties(np.concatenate([*values.values()]), np.concatenate([*logits.values()]))
+    values = pl.concat(table["score"] for table in found.values()).fill_null(math.nan).to_numpy()
+    logits = as_logits(values, scale, higher)
+    warn_of_ties(values, logits, scale)
+    parts = np.split(logits, np.cumsum([len(table) for table in found.values()])[:-1])
     return {
-        name: table.select(
-            pl.Series("logit", logits[name], nan_to_null=True),
-            "outcome",
-            pl.lit(None).alias("content"),
-        )
-        for name, table in found.items()
+        name: table.drop("score").with_columns(pl.Series("logit", part, nan_to_null=True))
+        for (name, table), part in zip(found.items(), parts, strict=True)
     }
 
 
-def warn_of_ties(values: np.ndarray, logits: np.ndarray) -> None:
-    """Warns of different scores whose probabilities are equal in float64, and so tie.
+def warn_of_ties(values: np.ndarray, logits: np.ndarray, scale: Scale) -> None:
+    """Warns of different scores that tie as probabilities, or whose distances are lost.
 
     Args:
         values: the scores, NaN without one.
         logits: of the same.
     """
-    scored = ~np.isnan(values)
-    with np.errstate(over="ignore"):
-        probabilities = 1 / (1 + np.exp(-logits[scored]))
-    before, after = len(np.unique(values[scored])), len(np.unique(probabilities))
-    if after < before:
+    different, tied = count_ties(values, logits)
+    if tied:
         log.warning(
-            "Of the %d different scores %d cannot be told apart as probabilities in float64, and "
-            "tie; scale=score keeps the order of logits above 36.",
-            before,
-            before - after,
+            "Of the %s different scores %s tie: their probabilities are equal in float64, as those "
+            "of all logits above 36.8 are; scale=score keeps their order.",
+            f"{different:,}",
+            f"{tied:,}",
+        )
+    elif scale == "score" and (crowded := count_crowded(values)) > CROWDED * different:
+        low, high = np.nanmin(values), np.nanmax(values)
+        log.warning(
+            "%s of the %s different scores lie so close together in the range from %g to %g that "
+            "their distances are lost: frames are ranked by them exactly, videos by their order. "
+            "If %g or %g stands for a failure, put 'failed' or NaN in its place.",
+            f"{crowded:,}",
+            f"{different:,}",
+            *(low, high, low, high),
         )
 
 
@@ -73,7 +78,7 @@ def check_polarity(
     """Checks that fakes do not rank below reals, unless the user says that they do.
 
     Args:
-        scores: from `as_test_scores`.
+        scores: from `logits_of_fake`.
         higher: what the user says that a higher score means; None for nothing.
         coverage: see `fmsd.metrics.coverage.cover`.
         path: the file, for messages.

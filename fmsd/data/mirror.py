@@ -1,0 +1,311 @@
+"""Packs at an address: a folder of the cache stands for one, and its tars are fetched when read.
+
+The folder holds the tables of the pack, and as many of its tars as fit into the cache, together
+with those of other packs: those that were read longest ago make room. Whole tars are fetched, not
+the bytes of single frames: an epoch that reads each tar once needs one request for a thousand
+frames, and reads at the speed of local files between.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from fmsd.atomic import atomic
+from fmsd.cache import cache_folder
+from fmsd.checks import parse_size
+from fmsd.data.remote import (
+    Expected,
+    MissingError,
+    check_address,
+    fetch_bytes,
+    fetch_file,
+    fetch_size,
+    is_remote,
+)
+from fmsd.errors import InputError
+from fmsd.json_records import Count, check_record, read_record
+from fmsd.lock import open_locked
+from fmsd.names import check_name
+from fmsd.paths import expand_home
+
+log = logging.getLogger(__name__)
+
+LIMIT = "FMSD_PACK_CACHE"
+"""The environment variable with the most bytes of tars in the cache."""
+
+RECORD = "remote.json"
+"""The file that marks a folder of the cache as complete; it is written last."""
+
+THREADS = 16
+
+
+class PackedFile(TypedDict):
+    """A file of a pack; packs of fmsd 0.1.0 do not record it."""
+
+    bytes: Count | None
+    sha256: str | None
+
+
+class _Pack(TypedDict):
+    """What is read of pack.json."""
+
+    tars: Count
+    files: NotRequired[dict[str, PackedFile]]
+
+
+class _Mirror(TypedDict):
+    """The record of a folder of the cache."""
+
+    address: str
+    files: dict[str, PackedFile]
+
+
+def root_folder(root: str) -> Path:
+    """The folder of a root: the absolute path, or the mirror of the pack at an address."""
+    return (
+        mirror(check_address(root), _packs()) if is_remote(root) else expand_home(root).absolute()
+    )
+
+
+@functools.cache
+def mirror(address: str, packs: Path) -> Path:
+    """The folder that stands for a pack at an address, with its tables, which are fetched.
+
+    Another content of the pack has another folder, so nothing in one is ever replaced.
+
+    Args:
+        packs: the folder of all such folders.
+
+    Raises:
+        InputError: there is no pack, it is incomplete, or it cannot be fetched.
+    """
+    content = fetch_bytes(f"{address}/pack.json")
+    remedy = "give the address of a folder that fmsd pack wrote, or copy it again"
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{address}/pack.json is no JSON", remedy) from error
+    check_record(record, _Pack, f"{address}/pack.json", remedy)
+    files = _compared(address, record)
+    described = json.dumps([address, content.decode(), files])
+    folder = packs / hashlib.sha256(described.encode()).hexdigest()[:32]
+    with open_locked(folder / "lock", math.inf):
+        if not (folder / RECORD).is_file():
+            for name, file in files.items():
+                if not name.endswith(".tar"):
+                    partial = folder / f".{name}"  # no tar, so it takes no room of the cache
+                    fetch_file(f"{address}/{name}", partial, Expected(**file))
+                    partial.replace(folder / name)
+            (folder / "pack.json").write_bytes(content)
+            with atomic(folder / RECORD) as partial:
+                partial.write_text(
+                    json.dumps({"address": address, "files": files}), encoding="utf-8"
+                )
+    return folder
+
+
+def _compared(address: str, record: Any) -> dict[str, Any]:
+    """The files of a pack but pack.json, after a look whether each is there with its length.
+
+    Raises:
+        InputError: one is missing or has another length.
+    """
+    if "files" in record:
+        recorded: dict[str, PackedFile] = record["files"]
+    else:
+        log.warning(
+            "%s has no digests of its files, as packs of earlier versions: only lengths are "
+            "compared; pack it anew for more.",
+            address,
+        )
+        tars = (f"{number:05d}.tar" for number in range(record["tars"]))
+        names = ("pack.parquet", "manifest.parquet", "absent.parquet", *tars)
+        recorded = {name: {"bytes": None, "sha256": None} for name in names}
+    for name in recorded:
+        check_name(name, f"file in {address}/pack.json")
+    with ThreadPoolExecutor(THREADS) as pool:
+        sizes = list(pool.map(lambda name: _size(address, name, recorded[name]), recorded))
+    return {
+        name: {"bytes": size, "sha256": file["sha256"]}
+        for (name, file), size in zip(recorded.items(), sizes, strict=True)
+        if size is not None
+    }
+
+
+def _size(address: str, name: str, file: PackedFile) -> int | None:
+    """The bytes of a file of a pack; None where it may be missing, and is.
+
+    Raises:
+        InputError: it is missing or has another length.
+    """
+    try:
+        size = fetch_size(f"{address}/{name}")
+    except MissingError:
+        if name == "absent.parquet" and file["bytes"] is None:
+            return None
+        raise
+    if size is None and file["bytes"] is None:
+        raise InputError(f"The server of {address}/{name} does not tell its length", "pack it anew")
+    if None not in (size, file["bytes"]) and size != file["bytes"]:
+        raise InputError(
+            f"{address}/{name} has {size} instead of {file['bytes']} bytes",
+            "copy the pack there again",
+        )
+    return file["bytes"] if size is None else size
+
+
+@functools.cache
+def mirror_record(folder: str) -> _Mirror | None:
+    """The record of a folder of the cache; None for any other folder."""
+    path = Path(folder) / RECORD
+    return read_record(path, _Mirror, f"remove {folder}") if path.is_file() else None
+
+
+def remote_size(tar: str) -> int | None:
+    """The bytes of a tar of a pack at an address, fetched or not; None for any other file."""
+    folder, name = os.path.split(tar)
+    record = mirror_record(folder)
+    return None if record is None else record["files"].get(name, {"bytes": None})["bytes"]
+
+
+def open_remote(tar: str) -> io.FileIO | None:
+    """A tar of a pack at an address, fetched if it is not there; None for any other file.
+
+    It is not kept open for longer than a read: as long as it is open, the room of one that makes
+    way is not free.
+
+    Raises:
+        InputError: it cannot be fetched.
+    """
+    if mirror_record(os.path.dirname(tar)) is None:  # noqa: PTH120  for every frame
+        return None
+    try:
+        file = io.FileIO(tar)
+    except FileNotFoundError:
+        file = fetch_tar(Path(tar), math.inf)
+        assert file is not None
+    with contextlib.suppress(OSError):  # it may have made way; the time of modification stays
+        os.utime(file.fileno(), ns=(time.time_ns(), os.fstat(file.fileno()).st_mtime_ns))
+    return file
+
+
+def fetch_tar(tar: Path, patience: float) -> io.FileIO | None:
+    """Fetches a tar of a pack at an address, unless it is there, and opens it.
+
+    Args:
+        patience: seconds to wait for another process that fetches it.
+
+    Returns:
+        None if another process still fetches it.
+
+    Raises:
+        InputError: it cannot be fetched.
+    """
+    record = mirror_record(str(tar.parent))
+    assert record is not None
+    listed = record["files"][tar.name]
+    file = Expected(listed["bytes"] or 0, listed["sha256"])
+    with open_locked(tar.with_suffix(".lock"), patience) as lock:
+        if lock is None:
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            return io.FileIO(tar)
+        partial = tar.with_suffix(".partial")
+        try:
+            _reserve(partial, file.bytes)
+            fetch_file(f"{record['address']}/{tar.name}", partial, file)
+            opened = io.FileIO(partial)
+            partial.replace(tar)
+        finally:
+            partial.unlink(missing_ok=True)
+        return opened
+
+
+def cache_limit() -> int:
+    """The most bytes of tars in the cache: `$FMSD_PACK_CACHE`, or 20 GiB.
+
+    Raises:
+        InputError: the variable holds no size.
+    """
+    return parse_size(os.environ.get(LIMIT) or "20G", LIMIT)
+
+
+def check_room(tars: Sequence[str], at_once: int | None, remedy: str) -> None:
+    """Checks that the cache holds the tars that are read in turn; nothing for local files.
+
+    Args:
+        tars: the files of the tars that are read.
+        at_once: the number of them between which reads change; None for all.
+        remedy: what to do beside a larger cache.
+
+    Raises:
+        InputError: it is too small.
+    """
+    sizes = sorted((remote_size(tar) or 0 for tar in tars), reverse=True)
+    if (needed := sum(sizes[:at_once])) > cache_limit():
+        raise InputError(
+            f"{len(sizes[:at_once])} tars of the pack are read in turn, {needed / 2**30:.3g} GiB, "
+            f"and the cache of packs holds {cache_limit() / 2**30:.3g} GiB",
+            f"{remedy}, or set {LIMIT}={math.ceil(needed / 2**30)}G where the disk has room",
+        )
+
+
+def _packs() -> Path:
+    return cache_folder().absolute() / "packs"
+
+
+def _reserve(partial: Path, size: int) -> None:
+    """Makes room in the cache for a tar of `size` bytes, and an empty file that stands for it.
+
+    Where other processes are fetching, their tars come first.
+    """
+    check_room([str(partial.with_suffix(".tar"))], None, "pack with a smaller size=")
+    partial.unlink(missing_ok=True)
+    while True:
+        with open_locked(_packs() / "lock", math.inf):
+            if _make_room(cache_limit() - size):
+                partial.touch()
+                return
+        time.sleep(0.2)
+
+
+def _make_room(limit: int) -> bool:
+    """Removes the tars that were read longest ago until all take at most `limit` bytes.
+
+    Tars that are being fetched count with their whole length; what a killed process left is
+    removed.
+
+    Returns:
+        Whether they do.
+    """
+    used = 0
+    for partial in _packs().glob("*/*.partial"):
+        with open_locked(partial.with_suffix(".lock"), 0) as abandoned:
+            if abandoned is not None:
+                partial.unlink(missing_ok=True)
+            else:
+                used += remote_size(str(partial.with_suffix(".tar"))) or 0
+    kept: list[tuple[int, int, Path]] = []
+    for tar in _packs().glob("*/*.tar"):
+        with contextlib.suppress(FileNotFoundError):
+            status = tar.stat()
+            kept.append((status.st_atime_ns, status.st_size, tar))
+    used += sum(size for _, size, _ in kept)
+    for _, size, tar in sorted(kept):
+        if used <= limit:
+            break
+        tar.unlink(missing_ok=True)
+        used -= size
+    return used <= limit
