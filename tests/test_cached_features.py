@@ -63,10 +63,10 @@ def train(model: Detector, data: DataModule, folder: Path) -> dict[str, Any]:
     runner = trainer(folder, max_epochs=3)
     runner.fit(learner, datamodule=data)
     loaders = {"val": data.validation_loader(), "test": data.test_loader("mine")}
-    logits = {
-        name: torch.cat([part.logit for part in runner.predict(Scorer(model), loader) or []])
-        for name, loader in loaders.items()
-    }
+    logits = {}
+    for name, loader in loaders.items():
+        parts: list[Any] = runner.predict(Scorer(model), loader) or []
+        logits[name] = torch.cat([part.logit for part in parts])
     contents = torch.cat([batch.content for batch in loaders["test"]])
     return {**adapter.state_dict(model), **logits, "contents": contents}
 

@@ -279,6 +279,28 @@ def test_a_file_that_cannot_be_reached_is_named(
     assert "hydra.run.dir" not in told
 
 
+def test_an_address_of_a_pack_may_be_a_root(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place, "uadfv: s3://bucket/packs/uadfv/\n")
+    monkeypatch.setenv("FMSD_DFD", "https://example.org/dfd")
+    assert composed("data=uadfv").root == "s3://bucket/packs/uadfv"
+    data = composed("data=uadfv", "data.test=[dfd]")
+    assert data.roots.dfd == "https://example.org/dfd"
+    code, rows = table(capsys)
+    assert code == 0
+    row = rows["uadfv"]
+    assert (row["root"], row["state"], row["holds"]) == (
+        "s3://bucket/packs/uadfv",
+        "found",
+        "a pack",
+    )
+    write(place, "uadfv: s3://me:password@bucket/packs\n")
+    with pytest.raises(InputError, match=r"s3://\.\.\. .*password.*credentials") as caught:
+        roots.find_root("uadfv")
+    assert "me:" not in str(caught.value)
+
+
 def test_an_empty_file_sets_nothing(place: Path) -> None:
     write(place, "# nothing yet\n")
     assert roots.find_root("dfd") is None

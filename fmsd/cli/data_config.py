@@ -76,7 +76,7 @@ def _warn_of_lost_root(name: str, data: DictConfig) -> bool:
     root = find_root(lookup[1], lookup[2]) if lookup else None
     if root is None or not is_lost(root):
         return False
-    log.warning("%s, the root of %s by %s, is no folder.", root.path, name, root)
+    log.warning("%s, the root of %s by %s, is no folder.", root.place, name, root)
     return True
 
 
@@ -90,8 +90,9 @@ def default_root(data: Mapping[Any, Any]) -> str | None:
 
     root, file = data["root"], data["source"].get("file")
     shared = find_root("deepfakebench")
-    if root is not None and file and shared is not None and Path(root) == shared.path:
-        return root if deepfakebench_json.has_json(shared.path, file) else None
+    folder = None if shared is None else shared.folder
+    if root is not None and file and folder is not None and Path(root) == folder:
+        return root if deepfakebench_json.has_json(folder, file) else None
     return root
 
 

@@ -10,12 +10,14 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from fmsd.cli.conf_files import choice_file, choices, dotted_values, read_conf_file
+from fmsd.data.remote import check_address, is_remote
 from fmsd.errors import InputError, reason
 from fmsd.paths import expand_home
 from fmsd.safe_yaml import LOADER, check_yaml
@@ -61,13 +63,19 @@ class Root(NamedTuple):
     """A root that is set.
 
     Args:
+        place: a folder, or the address of a pack.
         origin: the variable or the file that sets it.
         key: its name there.
     """
 
-    path: Path
+    place: str
     origin: str
     key: str
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None for an address."""
+        return None if is_remote(self.place) else Path(self.place)
 
     def __str__(self) -> str:
         """The place where it is set, for messages."""
@@ -140,8 +148,8 @@ def find_root(name: str, shared: str | None = None) -> Root | None:
         if value := os.environ.get(variable(key)):
             return Root(_expand(value, variable(key)), variable(key), key)
         file = roots_file()
-        if file is not None and (path := read_roots(file).get(key)) is not None:
-            return Root(path, str(file), key)
+        if file is not None and (place := read_roots(file).get(key)) is not None:
+            return Root(place, str(file), key)
     return None
 
 
@@ -162,15 +170,17 @@ def existing_root(name: str, shared: str | None = None) -> str | None:
         return None
     if is_lost(root):
         raise InputError(
-            f"{root.path}, the root of {name} by {root}, is no folder",
+            f"{root.place}, the root of {name} by {root}, is no folder",
             f"correct it there, or give data.root=PATH (data.roots.{name}=PATH for a test dataset)",
         )
-    return str(root.path)
+    return root.place
 
 
 def is_lost(root: Root) -> bool:
-    """Whether a root is no folder, or lies in one that cannot be read."""
-    return not os.path.isdir(root.path)  # noqa: PTH112  Path.is_dir raises for the latter
+    """Whether a root is no folder, or lies in one that cannot be read; an address is not tried."""
+    if root.folder is None:
+        return False
+    return not os.path.isdir(root.folder)  # noqa: PTH112  Path.is_dir raises for the latter
 
 
 def roots_file() -> Path | None:
@@ -183,7 +193,7 @@ def roots_file() -> Path | None:
         InputError: FMSD_ROOTS names no file, or a folder above the file is locked.
     """
     if chosen := os.environ.get(FILE):
-        path = _expand(chosen, FILE)
+        path = Path(_expand(chosen, FILE))
         if not _is_file(path, f"{FILE}={path}", "correct it, or unset it"):
             raise InputError(f"{FILE}={path} is no file", "correct it, or unset it")
         return path
@@ -217,7 +227,7 @@ def default_file() -> Path | None:
     """
     shared = os.environ.get("XDG_CONFIG_HOME", "")  # its standard ignores relative paths
     if shared.startswith("/"):
-        return _expand(shared, "XDG_CONFIG_HOME") / "fmsd" / "roots.yaml"
+        return Path(_expand(shared, "XDG_CONFIG_HOME")) / "fmsd" / "roots.yaml"
     try:
         home = expand_home("~/.config")
     except InputError:
@@ -225,8 +235,8 @@ def default_file() -> Path | None:
     return home / "fmsd" / "roots.yaml"
 
 
-def read_roots(file: Path) -> dict[str, Path]:
-    """The roots in a file: a line `NAME: PATH` for each dataset.
+def read_roots(file: Path) -> dict[str, str]:
+    """The roots in a file: a line `NAME: PATH` or `NAME: ADDRESS` for each dataset.
 
     Raises:
         InputError: it cannot be read, is no such list, names a dataset twice, or has a path that is
@@ -250,7 +260,7 @@ def read_roots(file: Path) -> dict[str, Path]:
         return {}
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"{file} is no list of roots", remedy)
-    roots: dict[str, Path] = {}
+    roots: dict[str, str] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
             line = key.start_mark.line + 1
@@ -259,7 +269,7 @@ def read_roots(file: Path) -> dict[str, Path]:
     return roots
 
 
-def _unique(name: str, before: dict[str, Path], file: Path) -> str:
+def _unique(name: str, before: Mapping[str, str], file: Path) -> str:
     """The name of a dataset in the file, which need not be known here.
 
     It may be one of `--config-dir`, of a plugin that is not installed here, or misspelt: `fmsd
@@ -281,18 +291,21 @@ def nearest_dataset(name: str) -> str | None:
     return spelling[close[0]] if close else None
 
 
-def _expand(text: str, place: str) -> Path:
-    """A path without `~`.
+def _expand(text: str, place: str) -> str:
+    """A path without `~`, or an address as it is.
 
     Args:
         place: where it is set.
 
     Raises:
-        InputError: there is no such home folder, or the path cannot be printed.
+        InputError: there is no such home folder, the path cannot be printed, or the address holds
+            credentials.
     """
     _check_printable(text, place)
+    if is_remote(text):
+        return check_address(text)
     try:
-        return expand_home(text)
+        return str(expand_home(text))
     except InputError as error:
         raise InputError(f"{place}: {error.message}", "write the whole path") from error
 
@@ -309,16 +322,16 @@ def _check_printable(text: str, place: str) -> None:
         )
 
 
-def _absolute(name: str, text: str, file: Path) -> Path:
+def _absolute(name: str, text: str, file: Path) -> str:
     """The root of a dataset in the file.
 
     Raises:
         InputError: it is not absolute.
     """
-    path = _expand(text, f"{name} in {file}")
-    if not path.is_absolute():
+    place = _expand(text, f"{name} in {file}")
+    if not (is_remote(place) or Path(place).is_absolute()):
         raise InputError(
             f"{name}: {text} in {file} is not an absolute path",
             f"write the whole path, e.g. {name}: /data/{name}, or remove the line",
         )
-    return path
+    return place

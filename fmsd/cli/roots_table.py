@@ -37,13 +37,13 @@ def print_roots() -> bool:
     """
     records = [describe_root(dataset) for dataset in datasets().values()]
     if (own := roots_file()) is not None:
-        unknown = {name: path for name, path in read_roots(own).items() if name not in datasets()}
+        unknown = {name: place for name, place in read_roots(own).items() if name not in datasets()}
         records += [
             {
-                "dataset": name, "root": str(path), "set_by": str(own),
-                "state": _unknown_state(name), "holds": recognise(path, None),
+                "dataset": name, "root": place, "set_by": str(own),
+                "state": _unknown_state(name), "holds": recognise(Root(place, "", name), None),
             }
-            for name, path in unknown.items()
+            for name, place in unknown.items()
         ]  # fmt: skip
     file = own or default_file()
     print_table(
@@ -99,32 +99,36 @@ def describe_root(dataset: Dataset) -> dict[str, Any]:
     """
     file = dataset.file
     root = find_root(dataset.name, dataset.shared)
-    if root is not None and root.key == dataset.shared and not _is_absent(root.path):
-        root = root if file is not None and has_json(root.path, file) else None
+    if root is not None and root.key == dataset.shared and not _is_absent(root.folder):
+        holds = file is not None and root.folder is not None and has_json(root.folder, file)
+        root = root if holds else None
     return {
         "dataset": dataset.name,
-        "root": None if root is None else str(root.path),
+        "root": None if root is None else root.place,
         "set_by": None if root is None else root.origin,
         "state": _state(root),
-        "holds": None if root is None else recognise(root.path, file),
+        "holds": None if root is None else recognise(root, file),
     }
 
 
-def recognise(root: Path, file: str | None) -> str | None:
+def recognise(root: Root, file: str | None) -> str | None:
     """What a root holds, as far as a few names of files show it; None if it is not there.
+
+    At an address there can only be a pack.
 
     Args:
         file: the dataset's JSON file of DeepfakeBench.
     """
-    if _is_absent(root):
+    folder = root.folder
+    if _is_absent(folder):
         return None
-    if (root / PACKED).is_file():
+    if folder is None or (folder / PACKED).is_file():
         return "a pack"
-    if (root / EXTRACTED).is_file():
+    if (folder / EXTRACTED).is_file():
         return "extracted crops"
-    if any((root / name).is_file() for name in ("manifest.csv", "manifest.parquet")):
+    if any((folder / name).is_file() for name in ("manifest.csv", "manifest.parquet")):
         return "a manifest"
-    if file is not None and has_json(root, file):
+    if file is not None and has_json(folder, file):
         return f"DeepfakeBench's {file}"
     return "files"
 
@@ -140,13 +144,15 @@ def _state(root: Root | None) -> str:
         return NOT_SET
     if is_lost(root):
         return MISSING
-    return EMPTY if _is_absent(root.path) else FOUND
+    return EMPTY if _is_absent(root.folder) else FOUND
 
 
-def _is_absent(root: Path) -> bool:
-    """Whether a folder is missing, empty or unreadable."""
+def _is_absent(folder: Path | None) -> bool:
+    """Whether a folder is missing, empty or unreadable; None, for an address, is not."""
+    if folder is None:
+        return False
     try:
-        with os.scandir(root) as entries:
+        with os.scandir(folder) as entries:
             return next(entries, None) is None
     except OSError:
         return True
