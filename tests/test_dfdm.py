@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem
 from fmsd.data.sources import dfdm
 from fmsd.errors import InputError
 from tests.conftest import write_image
@@ -43,6 +44,17 @@ def test_persons_are_held_out_whole(tmp_path: Path) -> None:
     }
     assert sorted(map(len, persons.values())) == [1, 1]
     assert persons["train"] != persons["val"]
+
+
+def test_fakes_without_a_pair_are_counted(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    place = root / "DFDM_crf23" / "DFaker" / "frames"
+    for name in ("id28_id20_4dfaker", "other"):
+        write_image(place / name / "000.png", 0, 8)
+    entries = dfdm.scan(root, reals=str(tmp_path / "Celeb-real"))
+    told = [str(entry) for entry in entries if isinstance(entry, Problem)]
+    assert len(told) == 1
+    assert "The names of 2 fakes of dfdm do not tell what real video" in told[0]
 
 
 def test_what_lacks_is_named(tmp_path: Path) -> None:

@@ -124,6 +124,26 @@ def test_labels_must_be_declared_and_the_error_shows_how(tmp_path: Path) -> None
     assert not (tmp_path / "images").exists()
 
 
+def test_files_that_name_the_values_of_a_label_differently_are_refused(tmp_path: Path) -> None:
+    plain = {"image": "image", "label": "label"}
+    root = published(tmp_path / "hub" / "test-00000-of-00001.parquet", names=["fake", "real"])
+    published(root / "train-00000-of-00001.parquet", names=["real", "fake"])
+    for labels in ({0: "fake", 1: "real"}, {0: "real", 1: "fake"}, None):
+        with pytest.raises(InputError, match=r"test-.* value 0 .* fake, but .*train-.* it real"):
+            scanned(root, tmp_path / "images", split=None, columns=plain, labels=labels)
+    published(root / "train-00000-of-00001.parquet", names=["FAKE", "REAL"])
+    assert scanned(root, tmp_path / "images", split=None, columns=plain).videos == 16
+
+
+@pytest.mark.parametrize("names", [5, [[1]], {"a": 1}, None])
+def test_names_of_another_kind_in_the_metadata_are_no_names(tmp_path: Path, names: Any) -> None:
+    root = published(tmp_path / "hub" / "a.parquet")
+    about = {"info": {"features": {"label": {"names": names}}}}
+    table = pl.read_parquet(root / "a.parquet")
+    table.write_parquet(root / "a.parquet", metadata={"huggingface": json.dumps(about)})
+    assert scanned(root, tmp_path / "images").videos == 4
+
+
 def test_an_inversion_is_refused_by_the_forgery_or_the_word(tmp_path: Path) -> None:
     root = published(tmp_path / "hub" / "a.parquet")
     turned = {1: "fake", 0: "real"}

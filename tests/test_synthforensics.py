@@ -57,6 +57,40 @@ def test_a_video_has_the_split_of_its_real_one_which_is_its_pair(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize(
+    ("generator", "end"), [("wan2_1", "_wan2_1_t2v"), ("helios", "_helios_T2V"), ("X_y", "")]
+)
+def test_the_generator_in_a_name_is_that_of_the_folder(
+    tmp_path: Path, generator: str, end: str
+) -> None:
+    tree(tmp_path)
+    place = tmp_path / "sf/T2V/videos/crf23" / generator / "frames"
+    for name in (NAMES["train"], SCENE):
+        write_image(place / f"{name}{end}" / "000.png", 0, 8)
+    table = scanned(tmp_path).table.filter(domain=f"{generator}_t2v")
+    assert set(table.select("split", "pair").rows()) == {
+        ("train", f"synthforensics/real/{NAMES['train']}"),
+        ("test", f"synthforensics/real/{SCENE}"),
+    }
+
+
+@pytest.mark.parametrize(
+    "place", ["sf/T2V/videos/crf23/wan2-1/frames", "youtube/c23/frames", "actors/c23/frames"]
+)
+@pytest.mark.parametrize("end", ["_helios_t2v", "_c23", "_097"])
+def test_a_name_that_does_not_tell_the_split_is_refused(
+    tmp_path: Path, place: str, end: str
+) -> None:
+    tree(tmp_path)
+    name = f"{NAMES['train']}{end}"
+    write_image(tmp_path / place / name / "000.png", 0, 8)
+    with pytest.raises(InputError, match=rf"video {name} of .* named after none .* split is not"):
+        scanned(tmp_path)
+    entries = synthforensics.scan(tmp_path / "sf", split="test", reals=[])
+    told = [str(entry) for entry in entries if isinstance(entry, Problem)]
+    assert [f"such as {name}" in text for text in told] == [True] * place.startswith("sf")
+
+
 def test_all_videos_are_tested_where_asked_for(tmp_path: Path) -> None:
     tree(tmp_path)
     assert set(scanned(tmp_path, split="test").table["split"]) == {"test"}

@@ -56,7 +56,11 @@ def scan(
     }
     if not folders:
         raise InputError(f"{place} holds no folder of a model", "complete the copy")
+
+    def original(name: str, _: str) -> str | None:
+        return target_clip_tagged(name)
+
     listed = list_reals(reals, "DFDM", "Celeb-real of Celeb-DF v2", frames)
     yield from scan_fakes_and_reals(
-        folders, dataset, compression, target_clip_tagged, lambda _: split, listed, frames
+        folders, dataset, compression, original, lambda _: split, listed, frames
     )

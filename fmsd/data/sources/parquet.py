@@ -86,7 +86,7 @@ def scan(
         )
     named = {name: column for name, column in columns.items() if column is not None}
     tables = [_read(file, named) for file in files]
-    meanings = _meanings(labels, tables, files[0], named)
+    meanings = _meanings(labels, tables, files, named["label"])
     given = name_overrides.as_names(real, "data.source.real")
     reals = {name.casefold() for name in (*DEFAULT_REAL_FOLDERS, *given)}
     rows = functools.partial(
@@ -140,22 +140,23 @@ def _read(file: Path, named: Mapping[str, str]) -> pl.DataFrame:
 def _meanings(
     labels: Mapping[Any, Any] | None,
     tables: Sequence[pl.DataFrame],
-    file: Path,
-    named: Mapping[str, str],
+    files: Sequence[Path],
+    column: str,
 ) -> dict[str, Label]:
     """The label by value of its column.
 
     Raises:
         InputError: a value without a meaning, a meaning that is neither real nor fake, or one that
-            contradicts the names that the file gives its values.
+            contradicts the names that a file gives its values; or files that give them other names.
     """
     values = sorted({str(value) for table in tables for value in table["label"].unique()})
-    own = _own_names(file, named["label"])
-    told = ", ".join(f"{value}: {own.get(value, 'real|fake').lower()}" for value in values)
+    own = _own_names(files, column)
+    hints = {value: own[value][0].lower() if value in own else "real|fake" for value in values}
+    told = ", ".join(f"{value}: {hint}" for value, hint in hints.items())
     if labels is None:
         hint = ", as the file itself calls them" if own else ""
         raise InputError(
-            f"What the values {', '.join(values)} of the column {named['label']} in {file} mean is "
+            f"What the values {', '.join(values)} of the column {column} in {files[0]} mean is "
             "not declared",
             f"look at some images and say it: 'data.source.labels={{{told}}}'{hint}",
         )
@@ -169,10 +170,10 @@ def _meanings(
         meanings[name_overrides.as_name(value, "data.source.labels")] = label
     if missing := [value for value in values if value not in meanings]:
         raise InputError(
-            f"data.source.labels does not say what {', '.join(missing)} means in {file}",
+            f"data.source.labels does not say what {', '.join(missing)} means in {files[0]}",
             f"add it: 'data.source.labels={{{told}}}'",
         )
-    for value, name in own.items():
+    for value, (name, file) in own.items():
         if value in meanings and parse_label(name, LABEL_WORDS) not in (None, meanings[value]):
             raise InputError(
                 f"data.source.labels calls {value} {label_word(meanings[value])}, but {file} "
@@ -187,16 +188,35 @@ def label_word(label: Label) -> str:
     return next(word for word, value in LABEL_WORDS.items() if value == label)
 
 
-def _own_names(file: Path, column: str) -> dict[str, str]:
-    """The names of a label's values in the metadata of `datasets`; empty where there are none."""
+def _own_names(files: Sequence[Path], column: str) -> dict[str, tuple[str, Path]]:
+    """The name of each value of a label in the metadata of `datasets`, and a file that has it.
+
+    Raises:
+        InputError: two files give a value different names.
+    """
+    own: dict[str, tuple[str, Path]] = {}
+    for file in files:
+        for value, name in _names_in(file, column):
+            first, other = own.setdefault(value, (name, file))
+            if first.casefold() != name.casefold():
+                raise InputError(
+                    f"{other} calls the value {value} of its column {column} {first}, but {file} "
+                    f"calls it {name}",
+                    "read them as two datasets: give folders of files that agree as data.root=PATH",
+                )
+    return own
+
+
+def _names_in(file: Path, column: str) -> Iterator[tuple[str, str]]:
+    """(value, name) of a label in the metadata of `datasets`; none where there are no names."""
     try:
         names = json.loads(read_parquet_metadata(file)["huggingface"])["info"]["features"][column][
             "names"
         ]
-    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError):
-        return {}
-    listed = names.items() if isinstance(names, dict) else enumerate(names)
-    return {str(value): str(name) for value, name in listed}
+        listed = names.items() if isinstance(names, dict) else enumerate(names)
+        return iter([(str(value), str(name)) for value, name in listed])
+    except (KeyError, TypeError, ValueError, RecursionError, pl.exceptions.PolarsError):
+        return iter(())
 
 
 def _describe(

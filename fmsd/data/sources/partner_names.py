@@ -36,12 +36,18 @@ def target_clip_tagged(name: str) -> str | None:
     return _expand(r"(id\d+)_id\d+(_\d{4})_\w[\w-]*", r"\1\2", name)
 
 
-def source_sequence(name: str) -> str | None:
+def source_sequence(name: str, generator: str) -> str | None:
     """SynthForensics names a video after a real one of FaceForensics++ or DeepFakeDetection.
 
-    The name of the generator may follow: `033`, `033_helios_t2v`, `01__exit_phone_room_helios_i2v`.
+    The name of the generator may follow, in any case: `033`, `033_Helios_T2V`,
+    `01__exit_phone_room_wan2_1_i2v`.
+
+    Args:
+        generator: with its condition, as it may follow the name: `wan2_1_i2v`.
     """
-    return _expand(r"(\d{3}|\d{2}__.+?)(?:_[^_]+_[ti]2v)?", r"\1", name)
+    end = f"_{generator}".casefold()
+    real = name[: -len(end)] if name.casefold().endswith(end) else name
+    return _expand(r"(\d{3}|\d{2}__.+)", r"\1", real)
 
 
 def unsuffixed(name: str) -> str | None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, pair_id, video_id
-from fmsd.data.sources.partner_names import PartnerName
 from fmsd.data.sources.tree import VideoPaths, duplicate_video_error, list_videos
 from fmsd.errors import InputError
 from fmsd.paths import expand_home
@@ -70,7 +69,7 @@ def scan_fakes_and_reals(
     folders: Mapping[str, Path],
     dataset: str,
     compression: str,
-    original: PartnerName,
+    original: Callable[[str, str], str | None],
     split_of: Callable[[str], Split],
     reals: tuple[dict[str, VideoPaths], list[Problem]],
     frames: str | None,
@@ -80,19 +79,22 @@ def scan_fakes_and_reals(
     Args:
         folders: the folder of each domain.
         compression: of the fakes; the real ones have none.
-        original: the name of the real video by that of a fake.
+        original: the name of the real video by that of a fake and its domain.
         split_of: the split by the name of a real video.
         reals: what `list_reals` returns.
     """
     videos, problems = reals
     yield from problems
     lacking: set[str] = set()
+    unpaired: list[str] = []
     for domain, folder in folders.items():
         fakes, problems = list_videos(folder, frames)
         yield from problems
         for name, paths in fakes.items():
-            real = original(name)
-            if real is not None and real not in videos:
+            real = original(name, domain)
+            if real is None:
+                unpaired.append(name)
+            elif real not in videos:
                 lacking.add(real)
             yield Video(
                 *paths,
@@ -104,6 +106,13 @@ def scan_fakes_and_reals(
                 compression,
                 pair_id(dataset, "", real),
             )
+    if unpaired:
+        yield Problem(
+            "no real video",
+            f"The names of {len(unpaired)} fakes of {dataset} do not tell what real video they "
+            f"were made from, such as {unpaired[0]}",
+            "they have no pair: correct their names",
+        )
     if lacking and videos:
         yield Problem(
             "missing",

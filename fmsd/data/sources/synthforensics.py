@@ -9,6 +9,7 @@ The name begins with the real video, one of FaceForensics++ (`033`) or DeepFakeD
 its own. The domain is the generator with its condition: `cogvideox_t2v`.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,9 @@ from fmsd.errors import InputError
 
 CONDITIONS = ("T2V", "I2V")
 """From a text; from a text and an image of the real video."""
+
+SCENE = re.compile(r"\d{2}__.+", re.ASCII)
+"""The name of a real video of DeepFakeDetection."""
 
 WHICH = "original_sequences/youtube/c23 of FaceForensics++ and original_sequences/actors/c23"
 
@@ -47,7 +51,8 @@ def scan(
         frames: name of the folders of extracted frames; detected where there is only one.
 
     Raises:
-        InputError: an unknown condition or split, no videos in this version, or no real ones.
+        InputError: an unknown condition or split, no videos in this version, no real ones, or
+            names that do not tell the official split.
     """
     compression = name_overrides.as_name(compression, "data.source.compression")
     check_split(split, ("ff++",))
@@ -75,7 +80,16 @@ def scan(
     official = split_lists.split_by_name(split_lists.FFPP)
 
     def split_of(name: str) -> Split:
-        return official.get(name, "test") if split == "ff++" else cast(Split, split)
+        if split != "ff++":
+            return cast(Split, split)
+        if name not in official and not SCENE.fullmatch(name):
+            raise InputError(
+                f"The video {name} of {dataset} or of its real videos is named after none of "
+                "FaceForensics++ or DeepFakeDetection, so its split is not known",
+                "call it 033, 01__SCENE, or this with its folder's name, 033_GENERATOR_t2v; or "
+                "test on all videos with data.source.split=test",
+            )
+        return official.get(name, "test")
 
     listed = list_reals(reals, "SynthForensics", WHICH, frames)
     yield from scan_fakes_and_reals(
