@@ -100,6 +100,50 @@ def test_other_words_and_contradictions_are_refused_with_their_line(
         list(deepfake_eval.scan(copy(tmp_path, VIDEOS.replace(old, new)), "eval", "video"))
 
 
+def found(root: Path, table: str, **options: object) -> dict[str, tuple[int, str]]:
+    entries = deepfake_eval.scan(copy(root, table), "eval", "video", **options)  # pyright: ignore[reportArgumentType]
+    return {
+        entry.video.rpartition("/")[2]: (entry.label, entry.split)
+        for entry in entries
+        if isinstance(entry, Video)
+    }
+
+
+@pytest.mark.parametrize("word", ["Real", "Unknown"])
+@pytest.mark.parametrize("last", [True, False])
+def test_two_files_of_one_stem_keep_their_own_rows(tmp_path: Path, word: str, last: bool) -> None:
+    header, *rows = VIDEOS.splitlines()
+    rows.insert(len(rows) if last else 0, f"fake.mov,2024-11-14,{word},,,train")
+    table = "\n".join((header, *rows))
+    assert found(tmp_path, table)["fake"] == (1, "test")
+    (tmp_path / "video-data" / "fake.mp4").unlink()
+    with pytest.raises(InputError, match=r"lists fake\.m.* and fake\.m.* what lies on disk may be"):
+        list(deepfake_eval.scan(tmp_path, "eval", "video"))
+    (tmp_path / "video-data" / "frames" / "fake" / "000.png").unlink()
+    (tmp_path / "video-data" / "frames" / "fake").rmdir()
+    assert "fake" not in {
+        entry.video.rpartition("/")[2]
+        for entry in deepfake_eval.scan(tmp_path, "eval", "video")
+        if isinstance(entry, Video)
+    }
+    copy(
+        tmp_path, table.replace(f"fake.mov,2024-11-14,{word},,,train", "fake.mov,x,Fake,Fake,,test")
+    )
+    (tmp_path / "video-data" / "fake.mp4").unlink()
+    entries = deepfake_eval.scan(tmp_path, "eval", "video")
+    assert "eval/fake/fake" in {entry.video for entry in entries if isinstance(entry, Video)}
+
+
+def test_an_overall_label_is_read_only_where_it_is_said_to_be_of_the_pictures(
+    tmp_path: Path,
+) -> None:
+    table = VIDEOS.replace("Video Ground Truth", "ground truth")
+    with pytest.raises(InputError, match=r"no column Video Ground Truth; .*pictures and") as caught:
+        found(tmp_path, table)
+    assert "'data.source.label_column=\"Ground Truth\"'" in caught.value.remedy
+    assert found(tmp_path, table, label_column="Ground Truth") == found(tmp_path, VIDEOS)
+
+
 def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds neither video-metadata-publish\.csv nor"):
         list(deepfake_eval.scan(tmp_path, "eval", "video"))

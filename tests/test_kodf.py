@@ -56,6 +56,19 @@ def test_other_names_are_counted_and_left_out(tmp_path: Path) -> None:
     assert [(problem.kind, problem.files) for problem in problems] == [("unlisted", 2)]
 
 
+def test_folders_that_are_no_videos_may_have_equal_names(tmp_path: Path) -> None:
+    root = tree(tmp_path, [*FILES, "a/logs", "b/logs"])
+    whole = from_entries(kodf.scan(root), root).table
+    name = FILES[2].rpartition("/")[2]
+    for place in ("manipulated_content/dfl/x/000123", "manipulated_content/dffs/x/000123"):
+        (root / place).mkdir(parents=True)
+    for place in ("0", "z"):  # before and behind the one with frames
+        (root / place / name).mkdir(parents=True)
+    assert from_entries(kodf.scan(root), root).table.equals(whole)
+    told = [entry for entry in kodf.scan(root) if isinstance(entry, Problem)]
+    assert [(problem.kind, problem.files) for problem in told] == [("unlisted", 4)]
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [

@@ -109,6 +109,14 @@ def test_without_real_videos_it_is_refused_and_the_command_line_takes_them(tmp_p
     assert set(fakes.table["label"]) == {1}
 
 
+def test_empty_folders_of_real_videos_give_way_to_those_with_frames(tmp_path: Path) -> None:
+    tree(tmp_path)
+    whole = scanned(tmp_path).table
+    (tmp_path / "actors/c23/frames" / NAMES["test"]).mkdir()
+    (tmp_path / "youtube/c23/frames" / SCENE).mkdir()
+    assert scanned(tmp_path).table.equals(whole)
+
+
 def test_real_videos_that_lack_are_told_and_versions_that_lack_refused(tmp_path: Path) -> None:
     root = tree(tmp_path)
     entries = list(synthforensics.scan(root, reals=[str(tmp_path / "youtube/c23")]))

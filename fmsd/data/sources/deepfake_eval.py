@@ -18,14 +18,14 @@ from fmsd.data.frame import REAL, Audio, Entry, Frame, Problem, Split, Video, vi
 from fmsd.data.sources.labels import LABEL_WORDS, Label
 from fmsd.data.sources.text import read_csv_header, read_csv_table
 from fmsd.data.sources.tree import FAKE, VideoPaths, list_videos, read_folder, refuse_unreadable
-from fmsd.data.spelling import ListedPaths, match_names
+from fmsd.data.spelling import ListedPaths, match_names, to_nfc
 from fmsd.errors import InputError
 
 UNKNOWN = "unknown"
 """The word of a label that the authors do not know, in lower case."""
 
-TRUTH = {"video": ("Video Ground Truth", "Ground Truth"), "image": ("Ground Truth",)}
-"""Columns that may hold the label, of each kind of media."""
+TRUTH = {"video": "Video Ground Truth", "image": "Ground Truth"}
+"""The column of the pictures' label, of each kind of media."""
 
 SOUND = "Audio Ground Truth"
 """The column of the sound's label."""
@@ -57,6 +57,7 @@ def scan(
     dataset: str,
     media: Literal["video", "image"],
     real_with_fake_audio: bool = True,
+    label_column: str | None = None,
     frames: str | None = None,
 ) -> Iterator[Entry]:
     """The labelled videos or images.
@@ -65,28 +66,31 @@ def scan(
         media: `video` or `image`.
         real_with_fake_audio: whether real pictures under fake speech are taken, as real; they
             repeat no other video.
+        label_column: the column of the pictures' label; None for `TRUTH`.
         frames: name of the folder of extracted frames; detected where there is only one.
 
     Raises:
-        InputError: no table, an unknown word in it, or a file with two labels.
+        InputError: no table, an unknown word in it, a file with two labels, or frames of one of two
+            videos that differ in their labels.
     """
     place, table = root / f"{media}-data", _table(root, media)
     paths = ListedPaths(table)
-    rows, left_out = yield from _rows(table, media, paths, real_with_fake_audio)
+    truth = label_column or _label_column(table, media)
+    listed = yield from _rows(table, truth, media, paths, real_with_fake_audio)
     if media == "image":
         inside = read_folder(place)
         found: Mapping[str, VideoPaths | None] = dict.fromkeys(inside.images)
         problems = inside.problems
     else:
         found, problems = list_videos(place, frames)
-        rows = {PurePosixPath(name).stem: row for name, row in rows.items()}
-        left_out = {PurePosixPath(name).stem for name in left_out}
+        listed = _by_stem(listed, found, table)
+    rows = {name: row for name, row in listed.items() if row is not None}
     domains = {name: FAKE if row.label else REAL for name, row in rows.items()}
     rows, more = match_names(rows, found, table, place, domains)
     yield from (*problems, *more, *paths.problems())
     for name, files in found.items():
         if (row := rows.get(name)) is None:
-            if name not in left_out:
+            if name not in listed:
                 what = f"{place / name} is not in {table} and left out"
                 yield Problem("unlisted", what, "remove it")
             continue
@@ -115,28 +119,75 @@ def _table(root: Path, media: str) -> Path:
     )
 
 
+def _label_column(table: Path, media: str) -> str:
+    """The column of the pictures' label.
+
+    Raises:
+        InputError: a table of videos has only a label that may be that of pictures and sound.
+    """
+    truth, overall = TRUTH[media], TRUTH["image"]
+    header = {name.casefold() for name in read_csv_header(table, (truth, overall))}
+    if truth.casefold() not in header and overall.casefold() in header:
+        raise InputError(
+            f"{table} has no column {truth}; its column {overall} may be the label of pictures and "
+            "sound together, by which a real face under fake speech would be a fake",
+            "fetch the table again, or if it is the label of the pictures: "
+            f"'data.source.label_column=\"{overall}\"'",
+        )
+    return truth
+
+
+def _by_stem(
+    listed: Mapping[str, _Row | None], found: Mapping[str, VideoPaths], table: Path
+) -> dict[str, _Row | None]:
+    """The rows by name without ending: of the file on disk, or of the only video of this name.
+
+    Raises:
+        InputError: the frames on disk may be those of two videos that differ.
+    """
+    stems: dict[str, dict[str, _Row | None]] = {}
+    for name, row in listed.items():
+        stems.setdefault(to_nfc(PurePosixPath(name).stem), {})[name] = row
+    files = {to_nfc(stem): file for stem, (file, _) in found.items()}
+    rows: dict[str, _Row | None] = {}
+    for stem, named in stems.items():
+        file = files.get(stem)
+        own = [name for name in named if file is not None and to_nfc(name) == to_nfc(file.name)]
+        if not own and stem in files and len(set(named.values())) > 1:
+            raise InputError(
+                f"{table} lists {' and '.join(named)} with different labels or sets, and what lies "
+                "on disk may be either",
+                "complete the copy, or remove the row of the video that it is not",
+            )
+        name = (own or sorted(named, key=lambda name: named[name] is None))[0]
+        rows[PurePosixPath(name).stem] = named[name]
+    return rows
+
+
 def _rows(
-    table: Path, media: str, paths: ListedPaths, real_with_fake_audio: bool
-) -> Generator[Problem, None, tuple[dict[str, _Row], set[str]]]:
+    table: Path, truth: str, media: str, paths: ListedPaths, real_with_fake_audio: bool
+) -> Generator[Problem, None, dict[str, _Row | None]]:
     """Reads the table; yields problems.
 
+    Args:
+        truth: the column of the label.
+
     Returns:
-        The labelled rows by file name, and the names of the files that are left out.
+        The rows by file name; None for files that are left out.
 
     Raises:
         InputError: an unknown word, or a file with two labels.
     """
-    header = {name.casefold() for name in read_csv_header(table, TRUTH[media])}
-    truth = next((name for name in TRUTH[media] if name.casefold() in header), TRUTH[media][0])
     sound = [SOUND] if media == "video" else []
     columns, lines = read_csv_table(table, ["Filename", truth, "Finetuning Set"], sound)
-    rows: dict[str, _Row] = {}
+    rows: dict[str, _Row | None] = {}
     left_out: dict[str, list[str]] = {kind: [] for kind in LEFT_OUT}
     for line, cells in lines:
         row = dict(zip(columns, cells, strict=True))
         name = PurePosixPath(paths.with_slashes(row["Filename"])).name
         word, part = row[truth].casefold(), row["Finetuning Set"].casefold()
         audio = row.get(SOUND, "").casefold()
+        about: _Row | None = None
         if not name or name.startswith("#NAME"):
             left_out["nameless"].append(name)
         elif word == UNKNOWN:
@@ -159,12 +210,12 @@ def _rows(
             left_out["fake speech"].append(name)
         else:
             about = _Row(LABEL_WORDS[word], SPLIT_WORDS[part], AUDIO_WORDS.get(audio, ""))
-            if rows.setdefault(name, about) != about:
-                raise InputError(
-                    f"Line {line} of {table} lists {name} again with another label or set",
-                    "remove the wrong line",
-                )
+        if rows.setdefault(name, about) != about:
+            raise InputError(
+                f"Line {line} of {table} lists {name} again with another label or set",
+                "remove the wrong line",
+            )
     for kind, names in left_out.items():
         if names:
             yield Problem(kind, f"{len(names)} rows of {table} {LEFT_OUT[kind]}, and are left out")
-    return rows, {name for names in left_out.values() for name in names}
+    return rows

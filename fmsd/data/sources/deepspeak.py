@@ -77,7 +77,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
         count, actor = len(unsplit), next(iter(unsplit))
         what = f"{root / SPLIT_LIST} has no split for {count} actors, the first {actor}"
         yield Problem("no split", what, "their videos are left out: fetch the list again")
-    yield from describe(by_last_parts(found, 1), listed, dataset, root, root)
+    yield from describe(by_last_parts(found, 1, listed), listed, dataset, root, root)
 
 
 Row = tuple[int, str, str, Described]

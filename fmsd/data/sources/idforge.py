@@ -95,4 +95,4 @@ def scan(
         yield Problem("repeated", what, "each is taken once (test before val before train)")
     found, problems = find_videos(root, frames)
     yield from problems
-    yield from describe(by_last_parts(found, LAST_PARTS), listed, dataset, root, root)
+    yield from describe(by_last_parts(found, LAST_PARTS, listed), listed, dataset, root, root)

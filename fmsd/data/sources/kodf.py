@@ -66,4 +66,4 @@ def scan(
                     "move it, or correct its name",
                 )
         listed[name] = Described(domain, f"{group_name(actor)}_{name}", split)
-    yield from describe(by_last_parts(found, 1), listed, dataset, root, root)
+    yield from describe(by_last_parts(found, 1, listed), listed, dataset, root, root)

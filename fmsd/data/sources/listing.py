@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +13,11 @@ from fmsd.data.sources.tree import (
     VIDEO_FOLDER,
     VideoPaths,
     duplicate_video_error,
+    one_of_two,
     visible_entries,
     walk_folders,
 )
-from fmsd.data.spelling import match_names
+from fmsd.data.spelling import match_names, to_nfc
 from fmsd.errors import InputError
 
 Found = dict[str, VideoPaths]
@@ -85,19 +86,23 @@ def find_videos(root: Path, frames: str | None = None) -> tuple[Found, list[Prob
     return videos, problems
 
 
-def by_last_parts(videos: Found, count: int) -> Found:
-    """Videos by the last parts of their paths.
+def by_last_parts(videos: Found, count: int, listed: Collection[str]) -> Found:
+    """Videos by the last parts of their paths; those that are not listed by their whole paths.
+
+    Args:
+        listed: the names of the list.
 
     Raises:
-        InputError: two videos agree in them.
+        InputError: two videos agree in a listed name, and neither is an empty folder.
     """
+    names = set(map(to_nfc, listed))
     found: Found = {}
     for key, paths in videos.items():
         name = "/".join(key.split("/")[-count:])
-        if name in found:
-            one, other = (each[0] or each[1] for each in (found[name], paths))
-            raise duplicate_video_error(Path(str(one)), Path(str(other)))
-        found[name] = paths
+        if to_nfc(name) not in names:
+            found[key] = paths
+        else:
+            found[name] = one_of_two(found[name], paths) if name in found else paths
     return found
 
 

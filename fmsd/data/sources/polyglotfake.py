@@ -82,7 +82,7 @@ def scan(
         listed[name] = Described(domain, identity, split, pair, "fake")
     found, problems = find_videos(root, frames)
     yield from problems
-    yield from describe(by_last_parts(found, 1), listed, dataset, root / lists, root)
+    yield from describe(by_last_parts(found, 1, listed), listed, dataset, root / lists, root)
 
 
 def _rows(folder: Path, pattern: str, key: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, pair_id, video_id
-from fmsd.data.sources.tree import VideoPaths, duplicate_video_error, list_videos
+from fmsd.data.sources.tree import VideoPaths, list_videos, one_of_two
 from fmsd.errors import InputError
 from fmsd.paths import expand_home
 
@@ -51,7 +51,7 @@ def list_reals(
         frames: name of the folders of extracted frames; detected where there is only one.
 
     Raises:
-        InputError: see `real_folders`, or two videos have one name.
+        InputError: see `real_folders`, or two videos have one name and neither is an empty folder.
     """
     videos: dict[str, VideoPaths] = {}
     problems: list[Problem] = []
@@ -60,8 +60,7 @@ def list_reals(
         problems += more
         for name, paths in found.items():
             if videos.setdefault(name, paths) != paths:
-                one, other = (file or images for file, images in (videos[name], paths))
-                raise duplicate_video_error(Path(str(one)), Path(str(other)))
+                videos[name] = one_of_two(videos[name], paths)
     return videos, problems
 
 

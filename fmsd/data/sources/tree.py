@@ -301,6 +301,18 @@ def duplicate_video_error(one: Path, other: Path) -> InputError:
     return InputError(f"{one} and {other} are one video by their names", "keep one of them")
 
 
+def one_of_two(one: VideoPaths, other: VideoPaths) -> VideoPaths:
+    """The one of two videos of equal name that is not an empty folder.
+
+    Raises:
+        InputError: neither is.
+    """
+    for this, that in ((one, other), (other, one)):
+        if that[0] is None and that[1] is not None and not visible_entries(that[1]):
+            return this
+    raise duplicate_video_error(*(Path(str(file or images)) for file, images in (one, other)))
+
+
 def entry_frames(entry: Entry) -> Iterator[Frame | Problem]:
     """The frames of an entry in order: itself, or the images of a video's folder and its problems.
 
