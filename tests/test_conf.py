@@ -683,3 +683,13 @@ def test_a_choice_that_the_first_version_lacked_changes_the_settings(
         (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
         digests.append(settings_digest(training_settings(Run(tmp_path), {}) or {}))
     assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "data").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_default_test_needs_a_choice_that_only_its_user_can_make(path: Path) -> None:
+    """Real videos that the user must name cannot be given to a test by its root alone."""
+    data = yaml.safe_load(path.read_text())
+    for name in data.get("test", []):
+        about = CONF / "data" / f"{name}.yaml"
+        source = yaml.safe_load(about.read_text()).get("source", {}) if about.exists() else {}
+        assert name == data["name"] or "reals" not in source

@@ -55,12 +55,28 @@ def test_real_images_may_lie_elsewhere_and_must_be_somewhere(tmp_path: Path) -> 
     assert rows(root, reals=[]) == {("FS_DCFace", 1, "test")}
 
 
+def test_real_images_elsewhere_have_the_split_of_their_folders(tmp_path: Path) -> None:
+    root = grow(tmp_path / "diff", "train/FS/DCFace", "test/FS/DCFace")
+    grow(tmp_path / "pristine", "Train/x", "validation", "test", "y")
+    fakes = {("FS_DCFace", 1, "train"), ("FS_DCFace", 1, "test")}
+    for reals, split in (("pristine", "test"), ("pristine/Train", "train"), ("pristine/y", "val")):
+        found = rows(root, reals=[str(tmp_path / reals)], split="val" if split == "val" else "test")
+        kept = {split} if reals != "pristine" else {"train", "val", "test"}
+        assert found == fakes | {("real", 0, name) for name in kept}
+    grow(tmp_path / "pristine", "Train/test")
+    with pytest.raises(InputError, match=r"Train/test lie in test and in train"):
+        rows(root, reals=[str(tmp_path / "pristine")])
+
+
 def test_images_of_no_condition_are_counted_those_of_two_refused(tmp_path: Path) -> None:
     grow(tmp_path, "FS", "real", "prompts")
     problems = [entry for entry in diff.scan(tmp_path) if isinstance(entry, Problem)]
     assert [problem.files for problem in problems] == [1]
     assert "prompts lie in none of T2I, I2I, FS, FE, real" in str(problems[0])
-    for name, message in (("FS/T2I", "lie in FS and in T2I"), ("test/val/FE", "lie in FE and in")):
+    for name, message in (
+        ("FS/T2I", "lie in FS and in T2I"),
+        ("test/val/FE", "lie in test and"),
+    ):
         root = grow(tmp_path / name.replace("/", "-"), name)
         with pytest.raises(InputError, match=message):
             rows(root)

@@ -9,7 +9,7 @@ The levels may be in another order, and that of the method or of the split may b
 domain is the condition with the method: `T2I_Midjourney`. Each image is a video.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, video_id
@@ -39,7 +39,8 @@ def scan(
 
     Args:
         split: of the images that lie in no folder of a split.
-        reals: folders of real images, where the root has none in folders `real`.
+        reals: folders of real images, with or without folders of splits, where the root has none
+            in folders `real`.
 
     Raises:
         InputError: no generated images, no real ones, or a folder that has two conditions or two
@@ -57,10 +58,10 @@ def scan(
         levels = [part.lower() for part in parts]
         named = [*(CONDITIONS[name] for name in levels if name in CONDITIONS)]
         named += [REAL for name in levels if name == REAL]
-        splits: set[Split] = {SPLIT_FOLDERS[name] for name in levels if name in SPLIT_FOLDERS}
-        if len(named) > 1 or len(splits) > 1:
+        part = _split(place, levels, split)
+        if len(named) > 1:
             raise InputError(
-                f"The images in {place} lie in {' and in '.join((*named, *splits))}",
+                f"The images in {place} lie in {' and in '.join(named)}",
                 "move them to one of these",
             )
         if not named:
@@ -72,9 +73,7 @@ def scan(
         below = [part for part, level in zip(parts, levels, strict=True) if not _is_level(level)]
         domain = REAL if named[0] == REAL else "_".join((named[0], *below[:1]))
         labels.add(0 if domain == REAL else 1)
-        yield from _frames(
-            place, images, dataset, domain, splits.pop() if splits else split, "/".join(parts)
-        )
+        yield from _frames(place, images, dataset, domain, part, "/".join(parts))
     if 1 not in labels:
         raise InputError(
             f"{root} holds no images below T2I, I2I, FS or FE", "unpack the archives of DiFF there"
@@ -84,9 +83,29 @@ def scan(
             for place, (_, images, _, problems) in walk_folders(folder):
                 yield from problems
                 inner = place.relative_to(folder).parts
+                part = _split(place, [name.lower() for name in (folder.name, *inner)], split)
                 yield from _frames(
-                    place, images, dataset, REAL, split, "/".join((f"reals{number}", *inner))
+                    place, images, dataset, REAL, part, "/".join((f"reals{number}", *inner))
                 )
+
+
+def _split(place: Path, levels: Sequence[str], otherwise: Split) -> Split:
+    """The split of a folder of images.
+
+    Args:
+        levels: the folder and those above it, in lower case.
+        otherwise: the split where none of them names one.
+
+    Raises:
+        InputError: they name two.
+    """
+    splits = {SPLIT_FOLDERS[name] for name in levels if name in SPLIT_FOLDERS}
+    if len(splits) > 1:
+        raise InputError(
+            f"The images in {place} lie in {' and in '.join(sorted(splits))}",
+            "move them to one of these",
+        )
+    return splits.pop() if splits else otherwise
 
 
 def _is_level(name: str) -> bool:
