@@ -104,17 +104,14 @@ def read_parquet_rows(path: Path, column: str, start: int, rows: int) -> pl.Seri
 
 
 def read_parquet_metadata(path: Path) -> dict[str, str]:
-    """The texts that a parquet file was written with, by key; none with older versions of polars.
+    """The texts that a parquet file was written with, by key.
 
     Raises:
         polars.exceptions.PolarsError: the file is no parquet file.
         OSError: the file is missing or cannot be read.
     """
-    read = getattr(pl, "read_parquet_metadata", None)
-    if read is None:
-        return {}
     with path.open("rb") as file:
-        return read(file)
+        return pl.read_parquet_metadata(file)
 
 
 def read_csv(path: Path, **options: Any) -> pl.DataFrame:

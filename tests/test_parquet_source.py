@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import Image
 
 from fmsd.cli.main import main
 from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem
 from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.data.sources import parquet
@@ -107,9 +110,6 @@ def test_a_row_without_an_image_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
-@pytest.mark.skipif(
-    not hasattr(pl, "read_parquet_metadata"), reason="this polars does not read metadata"
-)
 def test_labels_must_be_declared_and_the_error_shows_how(tmp_path: Path) -> None:
     root = published(tmp_path / "hub" / "a.parquet", names=["fake", "REAL"])
     with pytest.raises(InputError, match=r"labels=\{0: fake, 1: real\}', as the file itself"):
@@ -157,6 +157,86 @@ def test_an_inversion_is_refused_by_the_forgery_or_the_word(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"its forgery is pristine; .*data\.source\.real=\[prist"):
         scanned(root, tmp_path / "images")
     assert set(scanned(root, tmp_path / "images", real=["pristine"]).table["label"]) == {0, 1}
+
+
+@pytest.mark.parametrize("index", ["x", float("nan"), float("inf"), 1.5, -1])
+def test_an_index_that_is_no_whole_number_is_refused(tmp_path: Path, index: Any) -> None:
+    root = published(tmp_path / "hub" / "a.parquet", frame_number=[index] * 8)
+    with pytest.raises(InputError, match=rf"Row 1 of .* has the index {index}, which is no whole"):
+        scanned(root, tmp_path / "images")
+
+
+@pytest.mark.parametrize("index", [[0.0, 1.0] * 4, ["0", "1"] * 4])
+def test_whole_numbers_of_another_type_are_indices(tmp_path: Path, index: list[Any]) -> None:
+    root = published(tmp_path / "hub" / "a.parquet", frame_number=index)
+    assert set(scanned(root, tmp_path / "images").table["index"]) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["label", "video_id", "frame_number"])
+def test_lists_where_single_values_are_needed_are_refused(tmp_path: Path, name: str) -> None:
+    root = published(tmp_path / "hub" / "a.parquet", **{name: [[1]] * 8})
+    with pytest.raises(InputError, match=rf"The column {name} of .* holds List"):
+        scanned(root, tmp_path / "images")
+
+
+def test_damage_to_the_unpacked_images_is_told(tmp_path: Path) -> None:
+    root, images = published(tmp_path / "hub" / "a.parquet"), tmp_path / "images"
+    scanned(root, images)
+    (images / "00000" / "0000003.png").unlink()
+    with pytest.raises(InputError, match=r"lacks the image of row 4 of .*a\.parquet"):
+        scanned(root, images)
+    (images / "unpacked.json").write_bytes(b"[\xff")
+    with pytest.raises(InputError, match="holds something else than the images"):
+        scanned(root, images)
+
+
+def test_the_slower_of_two_processes_takes_the_folder_of_the_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, images = published(tmp_path / "hub" / "a.parquet"), tmp_path / "images"
+    abandoned, live = (tmp_path / f".images-{name}.unpacking" for name in ("dead", "live"))
+    for place, age in ((abandoned, 2 * 86_400), (live, 60)):
+        (place / "00000").mkdir(parents=True)
+        for path in (place / "00000", place):
+            os.utime(path, (time.time() - age,) * 2)
+    rename = Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        scanned(root, images)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert scanned(root, images).videos == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [live.name, "hub", "images"]
+
+
+def test_labels_may_be_true_and_false(tmp_path: Path) -> None:
+    fakes = [category != "original" for category, _ in VIDEOS for _ in (0, 1)]
+    root = published(tmp_path / "hub" / "a.parquet", label=fakes)
+    words = [
+        *("data=parquet", f"data.root={root}", "data.source.into=unpacked"),
+        *("data.source.labels={false: real, true: fake}", "data.source.split=test"),
+        "data.source.columns.video=video_id",
+    ]
+    assert main(["index", *words, f"out={tmp_path / 'm.parquet'}"]) == 0
+    table = read_manifest(tmp_path / "m.parquet", root).table
+    assert table.sort("path")["label"].to_list() == [int(fake) for fake in fakes]
+
+
+def test_images_without_videos_in_several_splits_are_told_once(tmp_path: Path) -> None:
+    plain = {"image": "image", "label": "label"}
+    for part in ("train", "test"):
+        published(tmp_path / "hub" / f"{part}-00000-of-00001.parquet")
+    for columns, count in ((plain, 1), (plain | {"video": "video_id"}, 0)):
+        entries = parquet.scan(
+            tmp_path / "hub", "ff", columns, {1: "real", 0: "fake"}, into=str(tmp_path / "images")
+        )
+        assert [str(e) for e in entries if isinstance(e, Problem)] == [
+            "Without a column of videos, each image of ff is a video of its own, and frames of one "
+            "video may lie in several splits unnoticed; declare data.source.columns.video=COLUMN "
+            "if there is one."
+        ] * count
 
 
 def test_the_split_is_that_of_the_files_a_column_or_the_user(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.data import name_overrides, split_lists
-from fmsd.data.frame import REAL, Entry, Frame, Split, pair_id, video_id
+from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, pair_id, video_id
 from fmsd.data.sources.labels import (
     DEFAULT_REAL_FOLDERS,
     LABEL_WORDS,
@@ -102,10 +102,25 @@ def scan(
         )
     folder = root / expand_home(into)
     unpack_images(files, [table.height for table in tables], named["image"], folder)
+    parts: set[str] = set()
     for number, (file, table) in enumerate(zip(files, tables, strict=True)):
-        stored = {path.stem: path for path in (folder / f"{number:05d}").iterdir()}
+        inside = folder / f"{number:05d}"
+        stored = {path.stem: path for path in inside.iterdir()} if inside.is_dir() else {}
         for row, about in enumerate(rows(table, file)):
-            yield Frame(stored[f"{row:07d}"], **about)
+            if (image := stored.get(f"{row:07d}")) is None:
+                raise InputError(
+                    f"{inside} lacks the image of row {row + 1} of {file}",
+                    f"remove {folder}, and the images are unpacked again",
+                )
+            parts.add(about["split"])
+            yield Frame(image, **about)
+    if "video" not in named and len(parts) > 1:
+        yield Problem(
+            "no videos",
+            f"Without a column of videos, each image of {dataset} is a video of its own, and "
+            "frames of one video may lie in several splits unnoticed",
+            "declare data.source.columns.video=COLUMN if there is one",
+        )
 
 
 def _read(file: Path, named: Mapping[str, str]) -> pl.DataFrame:
@@ -128,13 +143,19 @@ def _read(file: Path, named: Mapping[str, str]) -> pl.DataFrame:
             )
         kept = {column: name for name, column in named.items() if name != "image"}
         table = read_parquet(file, list(kept)).rename(kept)
+        if nested := [name for name, kind in table.schema.items() if kind.is_nested()]:
+            raise InputError(
+                f"The column {named[nested[0]]} of {file} holds {table.schema[nested[0]]} where "
+                f"data.source.columns.{nested[0]} needs single values",
+                f"declare another column, or null: choose from {', '.join(present)}",
+            )
+        return table.with_columns(pl.all().exclude("index").cast(pl.String))
     except pl.exceptions.PolarsError as error:
         if (fault := recognise(file)) is not None:
             raise InputError(
                 f"{file} is no parquet file: it {fault.what}", fault.remedy_or("fetch it again")
             ) from error
         raise InputError(f"{file} cannot be read ({reason(error)})", "fetch it again") from error
-    return table.with_columns(pl.all().exclude("index").cast(pl.String))
 
 
 def _meanings(
@@ -167,7 +188,8 @@ def _meanings(
             raise InputError(
                 f"data.source.labels calls {value} {word}", "a label is real or fake, as a word"
             )
-        meanings[name_overrides.as_name(value, "data.source.labels")] = label
+        name = str(value).lower() if isinstance(value, bool) else value
+        meanings[name_overrides.as_name(name, "data.source.labels")] = label
     if missing := [value for value in values if value not in meanings]:
         raise InputError(
             f"data.source.labels does not say what {', '.join(missing)} means in {files[0]}",
@@ -259,12 +281,30 @@ def _describe(
             "dataset": dataset,
             "domain": domain,
             "video": video_id(dataset, domain, "", video or f"{where}/{row}"),
-            "index": row if index is None else int(index),
+            "index": row if index is None else _whole_number(index, f"Row {row + 1} of {file}"),
             "split": part,
             "pair": pair_id(dataset, "", target_sequence(str(video)))
             if label and split == "ff++"
             else "",
         }
+
+
+def _whole_number(index: object, where: str) -> int:
+    """The index of a frame in its video.
+
+    Raises:
+        InputError: it is no whole number from 0 on.
+    """
+    try:
+        number = float(str(index))
+        if 0 <= number < 2**31 and number == int(number):
+            return int(number)
+    except ValueError:
+        pass
+    raise InputError(
+        f"{where} has the index {index}, which is no whole number from 0 on",
+        "declare another column as data.source.columns.index, or null",
+    )
 
 
 def _check_agreement(cells: Mapping[str, Any], label: Label, reals: set[str], where: str) -> None:

@@ -1,8 +1,11 @@
 """Unpacking the images of parquet files into a folder, once: FOLDER/00000/0000000.jpg."""
 
+import contextlib
+import glob
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -19,6 +22,12 @@ MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp"}
 
 MARK = "unpacked.json"
 """The file that marks a folder of unpacked images, with the state of the files they are from."""
+
+PARTIAL = ".unpacking"
+"""The ending of a folder that is not complete."""
+
+DAY = 86_400
+"""Seconds."""
 
 ROWS = 4096
 """Rows whose images are held in memory at a time."""
@@ -38,8 +47,7 @@ def unpack_images(files: Sequence[Path], rows: Sequence[int], column: str, folde
     """
     state = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     if folder.exists():
-        mark = folder / MARK
-        if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == [column, state]:
+        if _mark(folder) == [column, state]:
             return
         raise InputError(
             f"{folder} holds something else than the images of these {len(files)} parquet files",
@@ -48,7 +56,10 @@ def unpack_images(files: Sequence[Path], rows: Sequence[int], column: str, folde
     partial: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        _remove_abandoned(folder)
+        partial = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=PARTIAL, dir=folder.parent)
+        )
         numbered = list(enumerate(zip(files, rows, strict=True)))
         for number, (file, height) in track(numbered, "Unpacking images", len(files), "files"):
             (partial / f"{number:05d}").mkdir()
@@ -61,6 +72,8 @@ def unpack_images(files: Sequence[Path], rows: Sequence[int], column: str, folde
         partial.chmod(0o755)
         partial.rename(folder)
     except (OSError, pl.exceptions.PolarsError) as error:
+        if _mark(folder) == [column, state]:  # another process was faster
+            return
         raise InputError(
             f"The images cannot be unpacked into {folder} ({reason(error)})",
             "make room there, or choose another folder with data.source.into=FOLDER",
@@ -68,6 +81,22 @@ def unpack_images(files: Sequence[Path], rows: Sequence[int], column: str, folde
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _mark(folder: Path) -> object:
+    """What the mark of a folder says; None where there is none, or it is damaged."""
+    try:
+        return json.loads((folder / MARK).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what killed processes left of the folder, if nothing was added for a day."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}-*{PARTIAL}"):
+        with contextlib.suppress(OSError):
+            if max(path.stat().st_mtime for path in (left, *left.iterdir())) < time.time() - DAY:
+                shutil.rmtree(left)
 
 
 def _image(cell: object, where: str) -> tuple[bytes, str]:
