@@ -198,7 +198,7 @@ def frameless_problem(folder: Path, domain: str | None = None) -> Problem:
 
 
 def walk_folders(
-    root: Path, skipped: Container[str] = (), above: tuple[tuple[int, int], ...] = ()
+    root: Path, skipped: Container[str] = (), above: tuple[Path, ...] = ()
 ) -> Iterator[tuple[Path, FolderContents]]:
     """Every folder below a root, itself included, with its contents; links are followed.
 
@@ -206,25 +206,23 @@ def walk_folders(
 
     Args:
         skipped: names of folders, in lower case, that are left out.
-        above: device and inode of the folders above the root.
+        above: the folders above the root.
 
     Raises:
         InputError: as `read_folder`.
     """
     inside = read_folder(root)
-    above = (*above, _identity(root))
+    above = (*above, root)
     kept = [name for name in inside.folders if name.lower() not in skipped]
-    inside.folders[:] = [name for name in kept if _identity(root / name) not in above]
-    inside.problems.extend(_circle(root / name) for name in kept if name not in inside.folders)
+    circles: set[str] = set()
+    if links := [name for name in kept if (root / name).is_symlink()]:
+        targets = {folder.resolve() for folder in above}  # not by inodes: some mounts have none
+        circles = {name for name in links if (root / name).resolve() in targets}
+    inside.folders[:] = [name for name in kept if name not in circles]
+    inside.problems.extend(_circle(root / name) for name in kept if name in circles)
     yield root, inside
     for name in inside.folders:
         yield from walk_folders(root / name, skipped, above)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    """The device and inode of a folder, equal for all links to it."""
-    about = folder.stat()
-    return about.st_dev, about.st_ino
 
 
 def _circle(link: Path) -> Problem:
