@@ -112,7 +112,7 @@ def found(root: Path, table: str, **options: object) -> dict[str, tuple[int, str
 @pytest.mark.parametrize("word", ["Real", "Unknown"])
 @pytest.mark.parametrize("last", [True, False])
 def test_two_files_of_one_stem_keep_their_own_rows(tmp_path: Path, word: str, last: bool) -> None:
-    header, *rows = VIDEOS.splitlines()
+    header, *rows = str(VIDEOS).splitlines()
     rows.insert(len(rows) if last else 0, f"fake.mov,2024-11-14,{word},,,train")
     table = "\n".join((header, *rows))
     assert found(tmp_path, table)["fake"] == (1, "test")

@@ -174,7 +174,8 @@ def test_whole_numbers_of_another_type_are_indices(tmp_path: Path, index: list[A
 
 @pytest.mark.parametrize("name", ["label", "video_id", "frame_number"])
 def test_lists_where_single_values_are_needed_are_refused(tmp_path: Path, name: str) -> None:
-    root = published(tmp_path / "hub" / "a.parquet", **{name: [[1]] * 8})
+    columns: dict[str, Any] = {name: [[1]] * 8}
+    root = published(tmp_path / "hub" / "a.parquet", **columns)
     with pytest.raises(InputError, match=rf"The column {name} of .* holds List"):
         scanned(root, tmp_path / "images")
 
@@ -198,7 +199,7 @@ def test_the_slower_of_two_processes_takes_the_folder_of_the_faster(
     for place, age in ((abandoned, 2 * 86_400), (live, 60)):
         (place / "00000").mkdir(parents=True)
         for path in (place / "00000", place):
-            os.utime(path, (time.time() - age,) * 2)
+            os.utime(path, (time.time() - age, time.time() - age))
     rename = Path.rename
 
     def late(path: Path, target: Path) -> Path:

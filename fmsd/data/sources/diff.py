@@ -99,7 +99,7 @@ def _split(place: Path, levels: Sequence[str], otherwise: Split) -> Split:
     Raises:
         InputError: they name two.
     """
-    splits = {SPLIT_FOLDERS[name] for name in levels if name in SPLIT_FOLDERS}
+    splits: set[Split] = {SPLIT_FOLDERS[name] for name in levels if name in SPLIT_FOLDERS}
     if len(splits) > 1:
         raise InputError(
             f"The images in {place} lie in {' and in '.join(sorted(splits))}",
