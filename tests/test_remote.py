@@ -1,5 +1,7 @@
 """A pack at an address is the pack: the same frames, whatever the network does."""
 
+import errno
+import fcntl
 import json
 import logging
 import multiprocessing
@@ -33,6 +35,7 @@ from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.data.sources import folder
 from fmsd.engine.training_order import make_order
 from fmsd.errors import InputError
+from fmsd.lock import open_locked
 from tests.conftest import fmsd_here, grow_tree
 from tests.file_server import Served, serving
 from tests.test_resume import TINY, start
@@ -253,16 +256,52 @@ def _read_all(places: list[str], seed: int) -> list[int]:
     return [hash(read_bytes(place)) for place in (places[first:] + places[:first])]
 
 
+def without_locks(patch: pytest.MonkeyPatch) -> None:
+    """A file system that has no locks, as some of clusters."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    patch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.parametrize("locks", [True, False])
 def test_processes_share_a_small_cache(
-    local: Manifest, served: Served, monkeypatch: pytest.MonkeyPatch
+    locks: bool, local: Manifest, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not locks:
+        without_locks(monkeypatch)
     places = streamed(served).files()
     monkeypatch.setenv("FMSD_PACK_CACHE", str(2 * largest(local)))
     with multiprocessing.get_context("fork").Pool(3) as pool:
         read = pool.starmap(_read_all, [(places, seed) for seed in range(3)], chunksize=1)
     whole = [hash(data) for data in contents(local)]
     assert read == [whole[first:] + whole[:first] for first in (0, 8, 16)]
-    assert sum(tar.stat().st_size for tar in kept()) <= 2 * largest(local)
+    assert not kept("*.partial")
+    if locks:
+        assert sum(tar.stat().st_size for tar in kept()) <= 2 * largest(local)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_is_being_fetched_stays_and_what_was_left_behind_goes(
+    locks: bool, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not locks:
+        without_locks(monkeypatch)
+    manifest = streamed(served)
+    young = [manifest.root / name for name in (".remote.json.ab.partial", "00001.ab.partial")]
+    old = [manifest.root / name for name in (".remote.json.cd.partial", "00001.cd.partial")]
+    for partial in young + old:
+        partial.touch()
+    for partial in old:
+        os.utime(partial, (0, 0))
+    with open_locked(manifest.root / "00001.lock", 0):
+        read_bytes(manifest.files()[0])
+        assert kept("*.partial") == sorted(young + (old[1:] if locks else []))
+    for tar in kept():
+        tar.unlink()
+    read_bytes(manifest.files()[0])
+    assert kept("*.partial") == (young[:1] if locks else young)
 
 
 def test_a_kill_leaves_nothing_half_written(local: Manifest, served: Served) -> None:
@@ -296,7 +335,7 @@ def test_a_full_disk_is_named(served: Served) -> None:
     process.start()
     said = queue.get(timeout=30)
     process.join()
-    assert "cannot take 00000 (File too large); make room there" in said
+    assert "cannot take 00000.tar (File too large); make room there" in said
     assert not kept()
 
 

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import time
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +50,12 @@ RECORD = "remote.json"
 """The file that marks a folder of the cache as complete; it is written last."""
 
 THREADS = 16
+
+ABANDONED = 600
+"""Seconds without a further byte after which a file that is being fetched counts as left behind.
+
+All pauses between attempts are shorter, see `fmsd.data.remote`.
+"""
 
 
 class PackedFile(TypedDict):
@@ -105,10 +112,10 @@ def mirror(address: str, packs: Path) -> Path:
         if not (folder / RECORD).is_file():
             for name, file in files.items():
                 if not name.endswith(".tar"):
-                    partial = folder / f".{name}"  # no tar, so it takes no room of the cache
-                    fetch_file(f"{address}/{name}", partial, Expected(**file))
-                    partial.replace(folder / name)
-            (folder / "pack.json").write_bytes(content)
+                    with atomic(folder / name) as partial:
+                        fetch_file(f"{address}/{name}", partial, Expected(**file))
+            with atomic(folder / "pack.json") as partial:
+                partial.write_bytes(content)
             with atomic(folder / RECORD) as partial:
                 partial.write_text(
                     json.dumps({"address": address, "files": files}), encoding="utf-8"
@@ -222,7 +229,8 @@ def fetch_tar(tar: Path, patience: float) -> io.FileIO | None:
             return None
         with contextlib.suppress(FileNotFoundError):
             return io.FileIO(tar)
-        partial = tar.with_suffix(".partial")
+        # a name of its own: where the file system has no locks, several processes fetch a tar
+        partial = tar.with_name(f"{tar.stem}.{uuid.uuid4().hex}.partial")
         try:
             _reserve(partial, file.bytes)
             fetch_file(f"{record['address']}/{tar.name}", partial, file)
@@ -271,32 +279,49 @@ def _reserve(partial: Path, size: int) -> None:
 
     Where other processes are fetching, their tars come first.
     """
-    check_room([str(partial.with_suffix(".tar"))], None, "pack with a smaller size=")
-    partial.unlink(missing_ok=True)
+    tar = _tar_of(partial)
+    check_room([str(tar)], None, "pack with a smaller size=")
     while True:
         with open_locked(_packs() / "lock", math.inf):
-            if _make_room(cache_limit() - size):
+            with open_locked(_packs() / "lock", 0) as again:
+                locks = again is None
+            if locks:  # this process holds the lock of the tar: others were killed
+                for left in tar.parent.glob(f"{tar.stem}.*.partial"):
+                    left.unlink(missing_ok=True)
+            if _make_room(cache_limit() - size, locks):
                 partial.touch()
                 return
         time.sleep(0.2)
 
 
-def _make_room(limit: int) -> bool:
+def _make_room(limit: int, locks: bool) -> bool:
     """Removes the tars that were read longest ago until all take at most `limit` bytes.
 
     Tars that are being fetched count with their whole length; what a killed process left is
-    removed.
+    removed: where locks tell nothing, once it has not grown for `ABANDONED` seconds.
+
+    Args:
+        locks: whether the file system has locks.
 
     Returns:
         Whether they do.
     """
     used = 0
     for partial in _packs().glob("*/*.partial"):
-        with open_locked(partial.with_suffix(".lock"), 0) as abandoned:
-            if abandoned is not None:
-                partial.unlink(missing_ok=True)
-            else:
-                used += remote_size(str(partial.with_suffix(".tar"))) or 0
+        hidden = partial.name.startswith(".")  # of `atomic`: no tar
+        try:
+            abandoned = time.time() - partial.stat().st_mtime > ABANDONED
+        except FileNotFoundError:
+            continue
+        if locks and not hidden:
+            with open_locked(_tar_of(partial).with_suffix(".lock"), 0) as lock:
+                abandoned = lock is not None
+                if abandoned:
+                    partial.unlink(missing_ok=True)
+        elif abandoned:
+            partial.unlink(missing_ok=True)
+        if not (hidden or abandoned):
+            used += remote_size(str(_tar_of(partial))) or 0
     kept: list[tuple[int, int, Path]] = []
     for tar in _packs().glob("*/*.tar"):
         with contextlib.suppress(FileNotFoundError):
@@ -309,3 +334,8 @@ def _make_room(limit: int) -> bool:
         tar.unlink(missing_ok=True)
         used -= size
     return used <= limit
+
+
+def _tar_of(partial: Path) -> Path:
+    """The tar that a file NUMBER.UNIQUE.partial becomes."""
+    return partial.with_name(f"{partial.name.partition('.')[0]}.tar")

@@ -126,7 +126,7 @@ def fetch_file(address: str, path: Path, expected: Expected) -> None:
         _attempt(fetch, address, PAUSES, path)
     except OSError as error:
         raise InputError(
-            f"{path.parent} cannot take {path.stem} ({error.strerror})",
+            f"{path.parent} cannot take {address.rpartition('/')[2]} ({error.strerror})",
             "make room there, set FMSD_PACK_CACHE=SIZE lower, or set FMSD_CACHE to another folder",
         ) from error
 
