@@ -24,6 +24,8 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 """A finite number."""
 
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256."""
 
 HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 """The halves by which JSON writes some characters; alone, they are text that cannot be written."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,15 +28,19 @@ from fmsd.data.content_files import read_contents
 from fmsd.data.entries import from_entries
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_bytes
+from fmsd.data.loading.readable import ReadableFrames
 from fmsd.data.loading.sampler import ProcessBatches
 from fmsd.data.loading.shards import FetchAhead, Shards
+from fmsd.data.loading.stored import StoredFrames
 from fmsd.data.manifest import Manifest
 from fmsd.data.mirror import mirror, root_folder
 from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.data.sources import folder
+from fmsd.engine.predictions import stored_content
 from fmsd.engine.training_order import make_order
 from fmsd.errors import InputError
 from fmsd.lock import open_locked
+from fmsd.paths import file_digest
 from tests.conftest import fmsd_here, grow_tree
 from tests.file_server import Served, serving
 from tests.test_resume import TINY, start
@@ -144,6 +149,7 @@ def test_what_will_not_pass_is_refused_at_once(local: Manifest, served: Served) 
         '{"tars": -1}',
         '{"tars": 1, "files": {"../x": {}}}',
         '{"tars": 1, "files": {"../x": {"bytes": 1, "sha256": null}}}',
+        '{"tars": 100001}',
     ):
         (local.root / "pack.json").write_text(text)
         with pytest.raises(InputError, match=r"pack\.json"):
@@ -152,6 +158,69 @@ def test_what_will_not_pass_is_refused_at_once(local: Manifest, served: Served) 
         InputError, match=r"http://127\.0\.0\.1:9/pack.* cannot be fetched.*network"
     ):
         root_folder("http://127.0.0.1:9/pack")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        *(({name: {"bytes": 5, "sha256": None}}, rf"'files' has '{name}', no file of a pack")
+          for name in ("../x.tar", "lock", "remote.json", "pack.json", "00000.lock", ".1.tar")),
+        *(({name: None}, rf"'files' lacks {name}")
+          for name in ("pack.parquet", "manifest.parquet", "00001.tar")),
+        ({"00000.tar": {"bytes": 5, "sha256": "AB" * 32}}, r"'files\.00000\.tar\.sha.*pattern"),
+        ({"00000.tar": {"bytes": 5, "sha256": "x"}}, r"'files\.00000\.tar\.sha.*pattern"),
+    ],
+)  # fmt: skip
+def test_a_record_of_other_files_is_refused_before_they_are_fetched(
+    change: dict[str, Any], why: str, local: Manifest, served: Served
+) -> None:
+    record = json.loads((local.root / "pack.json").read_text())
+    files = {name: file for name, file in (record["files"] | change).items() if file is not None}
+    (local.root / "pack.json").write_text(json.dumps(record | {"files": files}))
+    with pytest.raises(InputError, match=rf"/pack/pack\.json is damaged: {why}"):
+        root_folder(f"{served.address}/pack")
+    assert {*served.sent} == {"pack.json"}
+
+
+def write_places(local: Manifest, **columns: pl.Expr) -> None:
+    """Changes the table of frames of a pack, with the record of it."""
+    table, mark = local.root / pack.PLACES, local.root / "pack.json"
+    pl.read_parquet(table).with_columns(**columns).write_parquet(table)
+    record = json.loads(mark.read_text())
+    record["files"][table.name] = {"bytes": table.stat().st_size, "sha256": file_digest(table)}
+    mark.write_text(json.dumps(record))
+
+
+def test_frames_in_a_tar_that_is_not_listed_are_refused(local: Manifest, served: Served) -> None:
+    last = pl.col("tar").replace(
+        {pl.read_parquet(local.root / pack.PLACES)["tar"][-1]: "77777.tar"}
+    )
+    write_places(local, tar=last)
+    manifest = streamed(served)
+    for read in (Manifest.files, read_contents, Manifest.validate):
+        with pytest.raises(InputError, match=r"damaged: it places frames in 77777\.tar"):
+            read(manifest)
+
+
+def test_frames_that_are_not_those_that_the_table_declares_are_refused(
+    local: Manifest, served: Served
+) -> None:
+    write_places(local, content=pl.lit(7, pl.UInt64))
+    manifest = streamed(served)
+    frames = FrameDataset(manifest, ["real", "swap"], 24)
+    for reader in (frames, StoredFrames(frames), ReadableFrames(frames)):
+        with pytest.raises(InputError, match=r"/pack/00000\.tar does not hold the bytes, from 512"):
+            reader[0]
+    with pytest.raises(InputError, match=r"00000\.tar does not hold"):
+        stored_content(manifest.files()[0])
+    assert not kept()
+
+
+def test_an_address_is_read_whatever_the_case_of_its_protocol(
+    local: Manifest, served: Served
+) -> None:
+    address = served.address.replace("http://", "HTTP://")
+    assert contents(stored(root_folder(f"{address}/pack/"))) == contents(local)
 
 
 def test_protocols_that_cannot_be_read_name_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,29 +17,30 @@ import os
 import time
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NotRequired
 
+import numpy as np
+import polars as pl
 from typing_extensions import TypedDict
 
 from fmsd.atomic import atomic
 from fmsd.cache import cache_folder
 from fmsd.checks import parse_size
+from fmsd.data.content import content_digest
+from fmsd.data.packed_files import COPY, PLACE_SCHEMA, PLACES, PackedFile, packed_files
 from fmsd.data.remote import (
     Expected,
-    MissingError,
+    FetchError,
     check_address,
     fetch_bytes,
     fetch_file,
-    fetch_size,
     is_remote,
 )
 from fmsd.errors import InputError
-from fmsd.json_records import Count, check_record, read_record
+from fmsd.json_records import read_record
 from fmsd.lock import open_locked
-from fmsd.names import check_name
 from fmsd.paths import expand_home
+from fmsd.tables import read_parquet_schema, read_table
 
 log = logging.getLogger(__name__)
 
@@ -49,27 +50,14 @@ LIMIT = "FMSD_PACK_CACHE"
 RECORD = "remote.json"
 """The file that marks a folder of the cache as complete; it is written last."""
 
-THREADS = 16
+CONTENTS = "contents.npz"
+"""The offset, size and digest of the frames in each tar, where the pack records digests."""
 
 ABANDONED = 600
 """Seconds without a further byte after which a file that is being fetched counts as left behind.
 
 All pauses between attempts are shorter, see `fmsd.data.remote`.
 """
-
-
-class PackedFile(TypedDict):
-    """A file of a pack; packs of fmsd 0.1.0 do not record it."""
-
-    bytes: Count | None
-    sha256: str | None
-
-
-class _Pack(TypedDict):
-    """What is read of pack.json."""
-
-    tars: Count
-    files: NotRequired[dict[str, PackedFile]]
 
 
 class _Mirror(TypedDict):
@@ -104,8 +92,7 @@ def mirror(address: str, packs: Path) -> Path:
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{address}/pack.json is no JSON", remedy) from error
-    check_record(record, _Pack, f"{address}/pack.json", remedy)
-    files = _compared(address, record)
+    files = packed_files(address, record, remedy)
     described = json.dumps([address, content.decode(), files])
     folder = packs / hashlib.sha256(described.encode()).hexdigest()[:32]
     with open_locked(folder / "lock", math.inf):
@@ -113,64 +100,19 @@ def mirror(address: str, packs: Path) -> Path:
             for name, file in files.items():
                 if not name.endswith(".tar"):
                     with atomic(folder / name) as partial:
-                        fetch_file(f"{address}/{name}", partial, Expected(**file))
+                        fetch_file(
+                            f"{address}/{name}",
+                            partial,
+                            Expected(file["bytes"] or 0, file["sha256"]),
+                        )
             with atomic(folder / "pack.json") as partial:
                 partial.write_bytes(content)
+            _keep_contents(folder)
             with atomic(folder / RECORD) as partial:
                 partial.write_text(
                     json.dumps({"address": address, "files": files}), encoding="utf-8"
                 )
     return folder
-
-
-def _compared(address: str, record: Any) -> dict[str, Any]:
-    """The files of a pack but pack.json, after a look whether each is there with its length.
-
-    Raises:
-        InputError: one is missing or has another length.
-    """
-    if "files" in record:
-        recorded: dict[str, PackedFile] = record["files"]
-    else:
-        log.warning(
-            "%s has no digests of its files, as packs of earlier versions: only lengths are "
-            "compared; pack it anew for more.",
-            address,
-        )
-        tars = (f"{number:05d}.tar" for number in range(record["tars"]))
-        names = ("pack.parquet", "manifest.parquet", "absent.parquet", *tars)
-        recorded = {name: {"bytes": None, "sha256": None} for name in names}
-    for name in recorded:
-        check_name(name, f"file in {address}/pack.json")
-    with ThreadPoolExecutor(THREADS) as pool:
-        sizes = list(pool.map(lambda name: _size(address, name, recorded[name]), recorded))
-    return {
-        name: {"bytes": size, "sha256": file["sha256"]}
-        for (name, file), size in zip(recorded.items(), sizes, strict=True)
-        if size is not None
-    }
-
-
-def _size(address: str, name: str, file: PackedFile) -> int | None:
-    """The bytes of a file of a pack; None where it may be missing, and is.
-
-    Raises:
-        InputError: it is missing or has another length.
-    """
-    try:
-        size = fetch_size(f"{address}/{name}")
-    except MissingError:
-        if name == "absent.parquet" and file["bytes"] is None:
-            return None
-        raise
-    if size is None and file["bytes"] is None:
-        raise InputError(f"The server of {address}/{name} does not tell its length", "pack it anew")
-    if None not in (size, file["bytes"]) and size != file["bytes"]:
-        raise InputError(
-            f"{address}/{name} has {size} instead of {file['bytes']} bytes",
-            "copy the pack there again",
-        )
-    return file["bytes"] if size is None else size
 
 
 @functools.cache
@@ -218,8 +160,16 @@ def fetch_tar(tar: Path, patience: float) -> io.FileIO | None:
         None if another process still fetches it.
 
     Raises:
-        InputError: it cannot be fetched.
+        FetchError: it cannot be fetched, or holds other frames than the pack's table says.
     """
+    try:
+        return _fetch_tar(tar, patience)
+    except InputError as error:
+        raise FetchError(error.message, error.remedy) from error
+
+
+def _fetch_tar(tar: Path, patience: float) -> io.FileIO | None:
+    """See `fetch_tar`."""
     record = mirror_record(str(tar.parent))
     assert record is not None
     listed = record["files"][tar.name]
@@ -235,10 +185,54 @@ def fetch_tar(tar: Path, patience: float) -> io.FileIO | None:
             _reserve(partial, file.bytes)
             fetch_file(f"{record['address']}/{tar.name}", partial, file)
             opened = io.FileIO(partial)
+            _check_contents(opened, tar, record["address"])
             partial.replace(tar)
         finally:
             partial.unlink(missing_ok=True)
         return opened
+
+
+def _keep_contents(folder: Path) -> None:
+    """Writes the digests in the table of a pack apart, by tar, if it has any.
+
+    Loader processes are forked, and in those polars cannot read the table.
+
+    Raises:
+        InputError: the table is damaged.
+    """
+    if "content" not in read_parquet_schema(folder / PLACES):
+        return
+    schema = pl.Schema({**PLACE_SCHEMA, "content": pl.UInt64})
+    rows = read_table(folder / PLACES, schema, COPY)
+    columns = [pl.col(name).reinterpret(signed=False) for name in ("offset", "size")]
+    parts = rows.partition_by("tar", as_dict=True)
+    tables = {
+        str(tar): part.select(*columns, "content").to_numpy() for (tar,), part in parts.items()
+    }
+    with atomic(folder / CONTENTS) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **tables)
+
+
+def _check_contents(file: io.FileIO, tar: Path, address: str) -> None:
+    """Compares the frames in a tar with the digests in the pack's table, if it has any.
+
+    By these digests alone, training frames are recognised in tests before tars are fetched.
+
+    Raises:
+        InputError: a frame has another digest.
+    """
+    if not (tar.parent / CONTENTS).is_file():
+        return
+    with np.load(tar.parent / CONTENTS, allow_pickle=False) as tables:
+        rows = tables[tar.name].tolist()
+    length = os.fstat(file.fileno()).st_size
+    for offset, size, content in rows:
+        if content_digest(os.pread(file.fileno(), min(size, length), offset)) != content:
+            raise InputError(
+                f"{address}/{tar.name} does not hold the bytes, from {offset} on, whose digest "
+                f"{address}/{PLACES} records",
+                COPY,
+            )
 
 
 def cache_limit() -> int:

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -20,21 +21,14 @@ from fmsd.data.content import content_digest
 from fmsd.data.content_cache import CACHE_SCHEMA
 from fmsd.data.loading.image import decode, read_bytes
 from fmsd.data.mirror import mirror_record
+from fmsd.data.packed_files import COPY, MANIFEST, PLACE_SCHEMA, PLACES
 from fmsd.errors import InputError, reason
 from fmsd.names import check_name
 from fmsd.paths import file_digest
 from fmsd.tables import read_parquet_schema, read_table
 
-COPY = "copy the pack again, or pack the dataset anew"
-
 MARK = "pack.json"
 """The file that marks a folder as a pack; it is written last."""
-
-PLACES = "pack.parquet"
-"""The table of frames: path, tar, offset and size of the bytes in it, and their digest."""
-
-MANIFEST = "manifest.parquet"
-"""The rows of the frames, in the same order."""
 
 READER_THREADS = 16
 """Threads that read images: on a cluster, opening a file is slow but needs no processor."""
@@ -155,7 +149,7 @@ def packed_contents(root: Path) -> pl.DataFrame | None:
     if record is None or "content" not in read_parquet_schema(root / PLACES):
         return None
     lengths = {name: file["bytes"] for name, file in record["files"].items()}
-    places = read_table(root / PLACES, pl.Schema({**PLACE_SCHEMA, "content": pl.UInt64}), COPY)
+    places = _read_places(root, {"content": pl.UInt64})
     return places.select(
         _place(root).alias("file"),
         pl.col("tar").replace_strict(lengths, return_dtype=pl.Int64).alias("bytes"),
@@ -171,7 +165,7 @@ def _located(root: Path, paths: pl.Series) -> pl.DataFrame | None:
         return None
     if not (root / PLACES).is_file():
         raise InputError(f"{root} holds a pack without {PLACES}", "complete the copy")
-    places = _read_places(root / PLACES)
+    places = _read_places(root)
     _check_keys(root, places)
     table = paths.alias("path").to_frame()
     table = table.join(places, on="path", how="left", maintain_order="left")
@@ -192,21 +186,27 @@ def _place(root: Path) -> pl.Expr:
     return pl.format("{}{}#{}+{}", _below(root), "tar", "offset", "size")
 
 
-PLACE_SCHEMA = pl.Schema(
-    {"path": pl.String, "tar": pl.String, "offset": pl.Int64, "size": pl.Int64}
-)
-"""The columns of `PLACES`."""
-
-
-def _read_places(path: Path) -> pl.DataFrame:
+def _read_places(root: Path, further: Mapping[str, Any] = MappingProxyType({})) -> pl.DataFrame:
     """The table of a pack's frames.
 
+    Args:
+        further: columns beside those of `PLACE_SCHEMA`.
+
     Raises:
-        InputError: the table is damaged, has a path twice, or leads out of the pack's folder.
+        InputError: the table is damaged, has a path twice, or leads out of the pack's folder, or to
+            a tar that a pack at an address does not have.
     """
-    places = read_table(path, PLACE_SCHEMA, COPY).select(PLACE_SCHEMA.names())
+    path, record = root / PLACES, mirror_record(str(root))
+    schema = pl.Schema({**PLACE_SCHEMA, **further})
+    places = read_table(path, schema, COPY).select(schema.names())
     for tar in places["tar"].unique():
         check_name(tar, f"tar in {path}")
+        if record is not None and tar not in record["files"]:
+            raise InputError(
+                f"{record['address']}/{PLACES} is damaged: it places frames in {tar}, which "
+                f"{MARK} does not list",
+                COPY,
+            )
     if places["path"].is_duplicated().any():
         raise InputError(f"{path} is damaged: a path is there twice", COPY)
     if (row := _misplaced(places)) is not None:

@@ -57,13 +57,17 @@ class MissingError(InputError):
     """There is no such file at an address."""
 
 
+class FetchError(InputError):
+    """A tar at an address cannot be read: no fault of the single frame that is read from it."""
+
+
 def is_remote(text: object) -> bool:
     """Whether a text is an address such as s3://BUCKET/FOLDER, rather than a path."""
     return isinstance(text, str) and ADDRESS.fullmatch(text) is not None
 
 
 def check_address(text: str) -> str:
-    """Returns an address, without a slash at its end.
+    """Returns an address, with its protocol in lower case and without a slash at its end.
 
     Raises:
         InputError: it holds credentials, or is of an unusual form; they are not in the message.
@@ -82,7 +86,7 @@ def check_address(text: str) -> str:
             "give PROTOCOL://PLACE/FOLDER alone, and credentials where the library of the service "
             "finds them, such as AWS_ACCESS_KEY_ID or HF_TOKEN",
         )
-    return text.rstrip("/")
+    return f"{scheme.lower()}://{place.rstrip('/')}"
 
 
 def fetch_bytes(address: str) -> bytes:

@@ -19,6 +19,7 @@ from fmsd.data.content import content_digest
 from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.loading.image import read_bytes
 from fmsd.data.manifest import Manifest
+from fmsd.data.remote import FetchError
 from fmsd.engine.distributed import all_gather_lists
 from fmsd.errors import InputError
 from fmsd.outcomes import SCORED, UNREADABLE
@@ -134,5 +135,7 @@ def stored_content(file: str) -> int | None:
     """The digest of the bytes of an image; None where they cannot be read."""
     try:
         return content_digest(read_bytes(file))
+    except FetchError:
+        raise
     except InputError:
         return None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
-from fmsd.json_records import Count, Number, Seed
+from fmsd.json_records import Count, Digest, Number, Seed
 from fmsd.metrics.score_scale import Higher, Scale
 
 
@@ -17,9 +17,6 @@ def _printable(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_printable)]
 """A text that can be shown on a terminal."""
-
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-"""A SHA-256."""
 
 
 class Origin(TypedDict):

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.remote import FetchError
 from fmsd.errors import InputError
 from fmsd.types import Frames
 
@@ -23,6 +24,8 @@ class ReadableFrames(Dataset[Any]):
     def __getitem__(self, place: int) -> Frames | None:
         try:
             return self.frames[place]
+        except FetchError:
+            raise
         except InputError:
             return None
 

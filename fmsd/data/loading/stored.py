@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from fmsd.data.content import content_digest
 from fmsd.data.loading.dataset import FrameDataset, signed
 from fmsd.data.loading.image import read_bytes
+from fmsd.data.remote import FetchError
 from fmsd.errors import InputError
 
 
@@ -43,6 +44,8 @@ class StoredFrames(Dataset[StoredFrame]):
     def __getitem__(self, row: int) -> StoredFrame:
         try:
             frame = self.frames[row]
+        except FetchError:
+            raise
         except InputError as error:
             size = self.frames.size
             black = torch.zeros(3, size, size, dtype=torch.uint8)
@@ -54,5 +57,7 @@ class StoredFrames(Dataset[StoredFrame]):
         """The digest of a file that cannot be decoded; None where there is no file."""
         try:
             return signed(content_digest(read_bytes(self.frames.files[row].decode())))
+        except FetchError:
+            raise
         except InputError:
             return None
