@@ -5,10 +5,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from torch import nn
 
+from fmsd.data.manifest import Manifest
+from fmsd.engine import cached_features
 from fmsd.engine.cached_features import use_cached_features
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
@@ -45,8 +48,10 @@ def probed(seed: int = 0) -> Detector:
     return model.train()
 
 
-def use(model: Detector, data: DataModule) -> bool:
-    return use_cached_features(model, adapter.fingerprint(model), data, CPU, contextlib.nullcontext)
+def use(model: Detector, data: DataModule, shown: int = 1000) -> bool:
+    return use_cached_features(
+        model, adapter.fingerprint(model), data, shown, CPU, contextlib.nullcontext
+    )
 
 
 def train(model: Detector, data: DataModule, folder: Path) -> dict[str, Any]:
@@ -125,6 +130,24 @@ def test_features_that_change_are_not_kept(tree: Path, cache: Path) -> None:
     dropped = tiny_vit(drop_rate=0.5)
     probe(dropped)
     assert not use(dropped.train(), module(tree))
+    assert not use(probed(), module(tree), shown=1)
+    assert not cache.exists()
+
+
+def test_a_file_that_changes_meanwhile_is_refused_and_nothing_is_kept(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_, last = sorted((tree / "train").rglob("*.png"))
+    digests = cached_features.read_contents
+
+    def change_after(manifest: Manifest) -> pl.DataFrame:
+        found = digests(manifest)
+        first.write_bytes(last.read_bytes())
+        return found
+
+    monkeypatch.setattr(cached_features, "read_contents", change_after)
+    with pytest.raises(InputError, match="1 of the training frames are not what they were"):
+        use(probed(), module(tree))
     assert not cache.exists()
 
 

@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,7 +22,6 @@ from torch import Tensor
 from fmsd import tensor_cache
 from fmsd.console import track
 from fmsd.data.content_files import read_contents
-from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
@@ -30,6 +29,7 @@ from fmsd.models.detector import FEATURE_DIMENSIONS, Detector
 from fmsd.models.features import last_input_and_logits
 from fmsd.optim.groups import trainable_parameters
 from fmsd.tensor_cache import tensor_bytes
+from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
 
@@ -47,32 +47,40 @@ Precision = Callable[[], AbstractContextManager[Any]]
 
 
 def use_cached_features(
-    model: Detector, base: str, data: DataModule, device: torch.device, precision: Precision
+    model: Detector,
+    base: str,
+    data: DataModule,
+    shown: int,
+    device: torch.device,
+    precision: Precision,
 ) -> bool:
     """Makes the loaders of `data` yield features in place of pixels, where they never change.
 
-    A test dataset with a file that cannot be read keeps its pixels.
+    A training that shows fewer frames than its split has computes those alone. A test dataset with
+    a file that cannot be read keeps its pixels.
 
     Args:
         model: adapted, on `device`, in training mode.
         base: the fingerprint of its weights before adaptation.
+        shown: number of training frames that all steps show.
 
     Returns:
         Whether it does.
 
     Raises:
-        InputError: a training or validation file cannot be read.
+        InputError: a training or validation file cannot be read, or changes meanwhile.
     """
-    if data.augment != "none" or data.strong is not None or not trains_last_layer(model):
+    unchanging = data.augment == "none" and data.strong is None
+    if not unchanging or shown < len(data.splits.train) or not trains_last_layer(model):
         return False
     backbone = backbone_digest(model, base, data.size, device, precision)
     if backbone is None:
         return False
 
-    def features(manifest: Manifest, what: str) -> tuple[Tensor, Tensor]:
-        return load_or_compute(manifest, what, backbone, model, data, device, precision)
+    def features(manifest: Manifest, what: str, full: bool = False) -> tuple[Tensor, Tensor]:
+        return load_or_compute(manifest, what, backbone, model, data, device, precision, full)
 
-    data.features["train"] = features(data.splits.train, "training frames")
+    data.features["train"] = features(data.splits.train, "training frames", full=True)
     data.features["val"] = features(data.splits.validation, "validation frames")
     for name, manifest in data.tests.items():
         try:
@@ -121,11 +129,19 @@ def backbone_digest(
         "weights": base,
         "modules": repr(model.backbone),
         "size": size,
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "threads": torch.get_num_threads(),
         "noise": hashlib.sha256(tensor_bytes(first)).hexdigest(),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _version(package: str) -> str:
+    """The version of an installed package; empty for one that is not, as under another name."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def load_or_compute(
@@ -136,42 +152,69 @@ def load_or_compute(
     data: DataModule,
     device: torch.device,
     precision: Precision,
+    full: bool = False,
 ) -> tuple[Float[Tensor, "frames channels"], Int[Tensor, " frames"]]:
     """The features of a manifest's frames and the digests of their files, in its order.
 
     Args:
         what: the frames in words.
         backbone: see `backbone_digest`.
+        full: all batches have `data.batch_size` images, as those of training.
+
+    Raises:
+        InputError: a file cannot be read, or changes meanwhile.
     """
     contents = manifest.table.select("path").join(
         read_contents(manifest), on="path", how="left", maintain_order="left"
     )
-    digest = hashlib.sha256(f"{backbone} {data.batch_size}".encode())
-    digest.update(contents["content"].to_numpy().tobytes())
-    feature, content = tensor_cache.load_or_compute(
-        FOLDER,
-        digest.hexdigest(),
-        ("feature", "content"),
-        lambda: compute(data.unaugmented(manifest), what, model, data, device, precision),
-    )
+    expected = contents["content"].reinterpret(signed=True).to_numpy()
+    digest = hashlib.sha256(f"{backbone} {data.batch_size} {full}".encode())
+    digest.update(expected.tobytes())
+
+    def compute() -> tuple[Tensor, Tensor]:
+        loader = data.loader(data.unaugmented(manifest), None)
+        passes = track(loader, f"Features of {what}", len(loader), "batches")
+        size = data.batch_size if full else 0
+        feature, content = run_backbone(passes, len(manifest), size, model, device, precision)
+        if changed := (content.numpy() != expected).sum():
+            raise InputError(
+                f"{changed} of the {what} are not what they were a moment ago",
+                "start again when nothing changes them; if they lie in a pack, pack them anew",
+            )
+        return feature, content
+
+    names = ("feature", "content")
+    feature, content = tensor_cache.load_or_compute(FOLDER, digest.hexdigest(), names, compute)
     return feature, content
 
 
 @torch.no_grad()
-def compute(
-    frames: FrameDataset,
-    what: str,
+def run_backbone(
+    batches: Iterable[Frames],
+    frames: int,
+    size: int,
     model: Detector,
-    data: DataModule,
     device: torch.device,
     precision: Precision,
 ) -> tuple[Float[Tensor, "frames channels"], Int[Tensor, " frames"]]:
-    """Runs the backbone over frames in their order, in batches of `data.batch_size`."""
-    features, contents = [], []
-    loader = data.loader(frames, None)
-    for batch in track(loader, f"Features of {what}", len(loader), "batches"):
+    """The inputs of the last layer for batches in the order of their frames, and their contents.
+
+    Args:
+        frames: their number.
+        size: a smaller batch is filled up to so many images: some kernels add up in another order
+            for other sizes, and those for one image nearly always do.
+    """
+    feature, content = torch.empty(0), torch.empty(frames, dtype=torch.int64)
+    done = 0
+    for batch in batches:
+        count = len(batch.image)
+        image = batch.image.to(device, non_blocking=True)
+        if count < size:
+            image = image[torch.arange(size) % count]
         with precision():
-            taken, _ = last_input_and_logits(model, batch.image.to(device, non_blocking=True))
-        features.append(taken.cpu())
-        contents.append(batch.content)
-    return torch.cat(features), torch.cat(contents)
+            taken = last_input_and_logits(model, image)[0][:count].cpu()
+        if not done:
+            feature = torch.empty(frames, taken.shape[1], dtype=taken.dtype)
+        feature[done : done + count], content[done : done + count] = taken, batch.content
+        done += count
+    return feature, content

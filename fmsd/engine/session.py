@@ -293,9 +293,15 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
         digests[f"layers in {MASK}"] = hashlib.sha256(text.encode()).hexdigest()
         if setup.checkpoint is not None:
             check_input_digests(setup.checkpoint, digests)
-    if plan.cache_features and trainer.world_size == 1:
-        device = trainer.strategy.root_device
-        use_cached_features(model, base, data, device, partial(forward_context, trainer))
+    if plan.cache_features and trainer.world_size == 1 and not settings.compiled:
+        use_cached_features(
+            model,
+            base,
+            data,
+            shown=steps * settings.accumulate * data.batch_size,
+            device=trainer.strategy.root_device,
+            precision=partial(forward_context, trainer),
+        )
     recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
     learner = Learner(
         model,
