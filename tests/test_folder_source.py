@@ -1,5 +1,6 @@
 """A dataset as folders, with layouts, wildcards and equal names."""
 
+import functools
 import json
 import os
 import shutil
@@ -227,3 +228,16 @@ def test_grow_tree_has_colliding_video_names(tmp_path: Path) -> None:
     root = grow_tree(tmp_path)
     names = [path.name for path in root.glob("train/*/*")]
     assert len(names) == 2 * len(set(names))
+
+
+def test_folders_of_classes_without_splits_are_met_with_the_layout_that_reads_them(
+    tmp_path: Path,
+) -> None:
+    for domain in ("real", "fake"):
+        write_image(tmp_path / domain / "clip" / "0.png", 0, 8)
+    scan = functools.partial(folder.scan, tmp_path, "mine", splits={"train": "train"})
+    with pytest.raises(InputError, match="names a class") as caught:
+        from_entries(scan(layout="{split}/{domain}/{video}"), tmp_path)
+    assert "'data.source.layout=\"{domain}/{video}\"' data.source.split=test" in str(caught.value)
+    table = from_entries(scan(layout="{domain}/{video}", split="test"), tmp_path).table
+    assert set(table.select("label", "domain").rows()) == {(0, "real"), (1, "fake")}

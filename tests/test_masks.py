@@ -159,6 +159,8 @@ def test_a_mask_that_does_not_fit_is_reported_and_the_track_decides(
     assert found["mask"]["used"] is False
     assert why in found["mask"]["why"]
     assert "Masks that cannot be used: in 1 of 1 videos" in warnings(found)
+    for label, sides_of_all in ((1, {"left"}), (0, {"left", "right"})):
+        assert sides(extracted(tmp_path, find, masked, label, faces="all")) == sides_of_all
 
 
 def test_a_mask_may_be_smaller_and_grey_and_lack_a_tenth_of_the_frames(

@@ -300,6 +300,7 @@ def test_attributes_that_cannot_be_used_are_told(
     for words, sentence in {
         (f"attributes={tmp_path / 'none.csv'}", "by=gender"): "cannot be read",
         (f"attributes={tmp_path / 'a.csv'}",): "would not be shown",
+        ("by=audio",): "give the manifest of the test dataset as attributes=manifest.parquet",
         ("by=path",): "by=path is unknown; choose one of dataset, domain, split, compression.",
         ("by=compression", "against=fmsd"): "against= compares whole datasets",
     }.items():

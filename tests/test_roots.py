@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 import pytest
 
-from fmsd.cli import roots
+from fmsd.cli import file_of_roots, roots
 from fmsd.cli.completion import candidates
 from fmsd.cli.data_config import add_test_sources
 from fmsd.cli.main import main
@@ -39,8 +39,9 @@ def write(place: Path, text: str | bytes, file: str = "home/.config/fmsd/roots.y
 
 
 def folder(place: Path, name: str) -> str:
-    """A folder that exists."""
+    """A folder that holds something."""
     (place / name).mkdir(parents=True, exist_ok=True)
+    (place / name / "files").touch()
     return str(place / name)
 
 
@@ -142,11 +143,11 @@ def test_a_relative_config_home_and_a_missing_home_are_no_file(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
-    assert roots.default_file() == place / "home/.config/fmsd/roots.yaml"
-    assert roots.roots_file() is None
+    assert file_of_roots.default_file() == place / "home/.config/fmsd/roots.yaml"
+    assert file_of_roots.roots_file() is None
     monkeypatch.setenv("FMSD_ROOTS", str(place / "no.yaml"))
     with pytest.raises(InputError, match=r"FMSD_ROOTS=.*no\.yaml is no file; correct it"):
-        roots.roots_file()
+        file_of_roots.roots_file()
 
 
 def test_paths_may_begin_with_the_home_folder(place: Path) -> None:
@@ -312,12 +313,12 @@ def test_a_root_that_is_no_folder_is_refused_where_it_is_used(
     file = write(place, f"dfd: /gone\nuadfv: {folder(place, 'uadfv')}\n")
     assert main(["index", "data=dfd", "out=x.parquet"]) == 2
     assert (
-        f"/gone, the root of dfd by dfd in {file}, is no folder; correct it there, or give "
-        "data.root=PATH" in capsys.readouterr().err
+        f"/gone, which dfd in {file} gives as the root of dfd, is no folder; correct it there, or "
+        "give data.root=PATH" in capsys.readouterr().err
     )
     monkeypatch.setenv("FMSD_DFD", "/lost")
     assert main(["index", "data=dfd", "out=x.parquet"]) == 2
-    assert "/lost, the root of dfd by FMSD_DFD, is no folder" in capsys.readouterr().err
+    assert "/lost, which FMSD_DFD gives as the root of dfd, is no folder" in capsys.readouterr().err
     assert composed("data=uadfv").root == str(place / "uadfv")  # others are not concerned
 
 
@@ -335,11 +336,29 @@ def test_a_test_dataset_whose_root_is_lost_has_none_and_that_is_told(
     assert data.roots.dfd is None
     assert "dfd" in data.others  # so that it is skipped as one without a root
     origin = {"variable": "FMSD_DFD", "file": f"dfd in {file}"}
-    told = f"/gone, the root of dfd by {origin.get(by, f'deepfakebench in {file}')}, is no folder."
+    by_what = origin.get(by, f"deepfakebench in {file}")
+    told = f"/gone, which {by_what} gives as the root of dfd, is no folder."
     assert caplog.messages == [told]
     given = composed("data=uadfv", "data.test=[dfd]", f"data.roots.dfd={place}")
     assert given.roots.dfd == str(place)
     assert caplog.messages == [told]
+
+
+def test_a_test_dataset_whose_disk_is_not_mounted_has_no_root(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (place / "mount").mkdir()
+    write(place, f"uadfv: {folder(place, 'uadfv')}\ndfd: {place / 'mount'}\n")
+    assert composed("data=uadfv", "data.test=[uadfv,dfd]").roots.dfd is None
+    assert "as the root of dfd, is empty or cannot be read." in caplog.text
+
+
+def test_an_address_without_its_protocol_is_no_folder(place: Path) -> None:
+    for given in ("localhost:8765/pack", "10.0.0.1:80"):
+        with pytest.raises(InputError, match=f"give http://{given}, or the path of a folder"):
+            composed("data=synthetic", f"data.root={given}")
+    (place / "a:1").mkdir()
+    assert composed("data=synthetic", f"data.root={place}/a:1").root == f"{place}/a:1"
 
 
 def test_the_table_shows_what_sets_a_root_and_whether_it_is_there(
@@ -374,7 +393,8 @@ def test_the_table_shows_what_sets_a_root_and_whether_it_is_there(
     assert rows["ffiw"]["holds"] == "files"
     assert (rows["faces"]["set_by"], rows["faces"]["holds"]) == ("FMSD_FACES", "a manifest")
     monkeypatch.setenv("FMSD_DF40", str(place / "gone"))
-    monkeypatch.setenv("FMSD_FFIW", folder(place, "mount"))
+    (place / "mount").mkdir()
+    monkeypatch.setenv("FMSD_FFIW", str(place / "mount"))
     code, rows = table(capsys)
     assert code == 1
     assert (rows["df40"]["state"], rows["df40"]["holds"]) == ("missing", None)

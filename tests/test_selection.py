@@ -132,7 +132,7 @@ def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
     )
     with caplog.at_level(logging.WARNING, "fmsd"):
         assert list(loaded_tests(data)) == ["mine", "other"]
-    assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
+    assert "third is skipped: it has no root (data.roots.third=PATH)" in caplog.text
     assert skipped_datasets(data, list_frames(data)) == ["third"]
     alias = selection(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
     with pytest.raises(

@@ -150,8 +150,8 @@ def test_an_evaluation_has_the_run_s_suite_and_tells_that_it_is_incomplete(
     file.write_text("dfd: /gone\n")
     record = evaluated(folder, "same")
     assert (record["suite"], record["skipped"]) == ("mine", ["dfd"])
-    assert f"/gone, the root of dfd by dfd in {file}, is no folder." in caplog.messages
-    assert "The test dataset dfd is skipped: its root is not given" in caplog.text
+    assert f"/gone, which dfd in {file} gives as the root of dfd, is no folder." in caplog.messages
+    assert "The test dataset dfd is skipped: it has no root" in caplog.text
     assert "The suite mine is incomplete: 2 of its 3 datasets are tested." in caplog.text
 
 

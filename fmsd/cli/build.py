@@ -84,10 +84,10 @@ KINDS: Mapping[Any, Any] = {
 """By class of an annotation, the kind of value that YAML and the command line have for it."""
 
 EXAMPLES = {
+    list: ("no list", "'[A,B]'"),
     float: ("no number", "1"),
     int: ("no whole number", "1"),
     bool: ("neither true nor false", "true"),
-    list: ("no list", "'[A,B]'"),
     dict: ("no mapping", "'{A: B}'"),
     str: ("no text", "TEXT"),
 }

@@ -1,6 +1,7 @@
 """Completes and checks `data` of a composed configuration: paths, sources of test datasets."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import fmsd.cli.resolvers  # noqa: F401  which the configuration files call
 from fmsd.cli.hydra_compat import group_choices
-from fmsd.cli.roots import LOOKUP, find_root, is_lost
+from fmsd.cli.roots import LOOKUP, find_root, is_absent, is_lost
 from fmsd.cli.suites import check_suite
 from fmsd.data.name_overrides import as_names
 from fmsd.data.remote import check_address, is_remote
@@ -31,7 +32,21 @@ def make_paths_absolute(data: DictConfig) -> None:
         for key in keys:
             if node[key] is not None:
                 path = node[key]
+                check_protocol(path)
                 node[key] = check_address(path) if is_remote(path) else absolute_path(path)
+
+
+def check_protocol(path: str) -> None:
+    """Refuses HOST:PORT/FOLDER, an address without its protocol, where there is no such folder.
+
+    Raises:
+        InputError: it is one.
+    """
+    if re.match(r"[\w.-]+:\d+(/|$)", path) and not expand_home(path).exists():
+        raise InputError(
+            f"There is no folder {path}, which looks like an address without its protocol",
+            f"give http://{path}, or the path of a folder",
+        )
 
 
 def absolute_path(path: str) -> str:
@@ -67,16 +82,17 @@ def add_test_sources(data: DictConfig) -> None:
 
 
 def _warn_of_lost_root(name: str, data: DictConfig) -> bool:
-    """Whether what sets the root of a test dataset names no folder, which a warning says.
+    """Whether what sets the root of a test dataset names no folder with files; a warning says so.
 
     The dataset then counts as one without a root.
     """
     written: Any = OmegaConf.to_container(data, resolve=False)
     lookup = LOOKUP.fullmatch(str(written["root"]))
     root = find_root(lookup[1], lookup[2]) if lookup else None
-    if root is None or not is_lost(root):
+    if root is None or not is_absent(root.folder):
         return False
-    log.warning("%s, the root of %s by %s, is no folder.", root.place, name, root)
+    what = "no folder" if is_lost(root) else "empty or cannot be read"
+    log.warning("%s, which %s gives as the root of %s, is %s.", root.place, root, name, what)
     return True
 
 

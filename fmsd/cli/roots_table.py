@@ -1,20 +1,17 @@
 """The table of `fmsd roots`: where each dataset lies, what sets that, and whether it is there."""
 
-import os
 from collections.abc import Container
-from pathlib import Path
 from typing import Any
 
+from fmsd.cli.file_of_roots import default_file, read_roots, roots_file
 from fmsd.cli.roots import (
     Dataset,
     Root,
     datasets,
-    default_file,
     find_root,
+    is_absent,
     is_lost,
     nearest_dataset,
-    read_roots,
-    roots_file,
     variable,
 )
 from fmsd.cli.suites import suites
@@ -23,7 +20,7 @@ from fmsd.data.prepared_folder import EXTRACTED, PACKED
 from fmsd.data.sources.deepfakebench_json import has_json
 
 FOUND, EMPTY, MISSING, NOT_SET = "found", "empty", "missing", "not set"
-"""The states of a root. An empty folder is often the mount point of a disk that is not mounted."""
+"""The states of a root."""
 
 UNKNOWN = "no such dataset"
 """The state of a line whose name neither fmsd nor an installed plugin has."""
@@ -99,7 +96,7 @@ def describe_root(dataset: Dataset) -> dict[str, Any]:
     """
     file = dataset.file
     root = find_root(dataset.name, dataset.shared)
-    if root is not None and root.key == dataset.shared and not _is_absent(root.folder):
+    if root is not None and root.key == dataset.shared and not is_absent(root.folder):
         holds = file is not None and root.folder is not None and has_json(root.folder, file)
         root = root if holds else None
     return {
@@ -120,7 +117,7 @@ def recognise(root: Root, file: str | None) -> str | None:
         file: the dataset's JSON file of DeepfakeBench.
     """
     folder = root.folder
-    if _is_absent(folder):
+    if is_absent(folder):
         return None
     if folder is None or (folder / PACKED).is_file():
         return "a pack"
@@ -144,15 +141,4 @@ def _state(root: Root | None) -> str:
         return NOT_SET
     if is_lost(root):
         return MISSING
-    return EMPTY if _is_absent(root.folder) else FOUND
-
-
-def _is_absent(folder: Path | None) -> bool:
-    """Whether a folder is missing, empty or unreadable; None, for an address, is not."""
-    if folder is None:
-        return False
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True
+    return EMPTY if is_absent(root.folder) else FOUND

@@ -174,7 +174,8 @@ def _attempt(
                     f"({_why(error)})",
                     "copy the pack there again"
                     if isinstance(error, _DifferentError)
-                    else "see to the network and the address; training goes on with resume=RUN",
+                    else "see to the network and the address; a training that began goes on with "
+                    "resume=RUN",
                 )
             if refusal is not None:
                 raise refusal from error

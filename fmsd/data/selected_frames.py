@@ -120,7 +120,7 @@ def load_test_datasets(selection: Selection, listed: Manifest) -> dict[str, Mani
             f"give {' '.join(given.values())}, or skip them by data.absent=skip",
         )
     for name, override in given.items():
-        log.warning("The test dataset %s is skipped: its root is not given (%s).", name, override)
+        log.warning("The test dataset %s is skipped: it has no root (%s).", name, override)
     if skipped and selection.suite is not None:
         log.warning(
             "The suite %s is incomplete: %d of its %d datasets are tested.",

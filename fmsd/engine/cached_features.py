@@ -171,7 +171,11 @@ def load_or_compute(
     digest = hashlib.sha256(f"{backbone} {data.batch_size} {full}".encode())
     digest.update(expected.tobytes())
 
+    computed = False
+
     def compute() -> tuple[Tensor, Tensor]:
+        nonlocal computed
+        computed = True
         loader = data.loader(data.unaugmented(manifest), None)
         passes = track(loader, f"Features of {what}", len(loader), "batches")
         size = data.batch_size if full else 0
@@ -185,6 +189,8 @@ def load_or_compute(
 
     names = ("feature", "content")
     feature, content = tensor_cache.load_or_compute(FOLDER, digest.hexdigest(), names, compute)
+    origin = "computed and kept" if computed else "those kept before"
+    log.info("The features of the %d %s are %s.", len(manifest), what, origin)
     return feature, content
 
 

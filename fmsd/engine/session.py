@@ -294,14 +294,9 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
         if setup.checkpoint is not None:
             check_input_digests(setup.checkpoint, digests)
     if plan.cache_features and trainer.world_size == 1 and not settings.compiled:
-        use_cached_features(
-            model,
-            base,
-            data,
-            shown=steps * settings.accumulate * data.batch_size,
-            device=trainer.strategy.root_device,
-            precision=partial(forward_context, trainer),
-        )
+        shown = steps * settings.accumulate * data.batch_size
+        device, precision = trainer.strategy.root_device, partial(forward_context, trainer)
+        use_cached_features(model, base, data, shown, device, precision)
     recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
     learner = Learner(
         model,

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from fmsd.checks import check_choice
+from fmsd.data.frame import DIGEST_COLUMNS, SCHEMA
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable
 from fmsd.report.attributes import Attributes, read_attributes
@@ -83,6 +84,11 @@ def check_column(by: str, rows: Sequence[Row], attributes: Attributes | None) ->
     """
     files = [path for row in rows for path in row.prediction_files.values()]
     columns = group_columns(read_predictions(files[0]), attributes) if by not in FILES else []
+    if by in {*SCHEMA} - {*DIGEST_COLUMNS} - {*columns}:
+        raise InputError(
+            f"Predictions have no column {by}; manifests have",
+            "give the manifest of the test dataset as attributes=manifest.parquet",
+        )
     check_choice("by", by, dict.fromkeys([*FILES, *columns]))
     if attributes is not None:
         attributes.check_matches([read_predictions(file) for file in files])

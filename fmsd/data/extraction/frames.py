@@ -93,7 +93,9 @@ def process_frames(
         if frame.size
     ]
     under = measure_masks(masks, seen, file, images)
-    persons = faces_by_person(frames, recipe, under.by_frame, fake)
+    # with the mask of a fake unusable, nothing tells which of its faces are forged
+    alone = fake and bool(masks) and under.by_frame is None
+    persons = faces_by_person(frames, recipe, under.by_frame, fake, alone)
     lines = []
     files: dict[str, ndarray] = {}
     for frame, faces in zip(frames, persons, strict=True):
@@ -147,6 +149,7 @@ def faces_by_person(
     recipe: Recipe,
     masked: Mapping[int, Sequence[float]] | None,
     fake: bool,
+    alone: bool,
 ) -> list[list[Face | None]]:
     """The face of each person in each frame, in one order of persons; None where one is not seen.
 
@@ -156,6 +159,7 @@ def faces_by_person(
     Args:
         masked: the shares of the mask, see `fmsd.data.extraction.masks.MaskShares`.
         fake: whether the video is fake.
+        alone: take one person, whatever the recipe says.
     """
     if not recipe.track:
         return [[face_of_frame(frame, masked, fake)] for frame in frames]
@@ -166,7 +170,7 @@ def faces_by_person(
         under = [track for track in order if totals[track][1] >= MASKED]
         others = [] if fake else [track for track in range(len(tracks)) if track not in under]
         tracks = [tracks[track] for track in under + others]
-    tracks = tracks if recipe.faces == "all" else tracks[:1]
+    tracks = tracks if recipe.faces == "all" and not alone else tracks[:1]
     return [[track.get(number) for track in tracks] for number in range(len(frames))]
 
 

@@ -199,7 +199,10 @@ def picture_warnings(read: Sequence[VideoOutcome]) -> Iterator[str]:
     total, where = count(lambda outcome: outcome.mask.get("used") is False)
     if total:
         why = next(outcome.mask["why"] for outcome in read if outcome.mask.get("used") is False)
-        yield f"Masks that cannot be used: {where} ({why}); its face was chosen by its track."
+        yield (
+            f"Masks that cannot be used: {where} ({why}); the person with the largest face was "
+            "taken, of a fake alone."
+        )
     total, where = count(lambda outcome: outcome.mask.get("share", 1) < MASKED)
     if total:
         yield (

@@ -38,6 +38,9 @@ SPLIT_GUESSES: dict[str, Split] = {
 }
 """The split that the name of a folder, in lower case, suggests; a remedy proposes it."""
 
+CLASS_WORDS = ("fake", "1_fake", "deepfake", "deepfakes", "manipulated", "forged", "synthetic")
+"""Names of folders, in lower case, that mean a class rather than a split; a remedy uses them."""
+
 
 @refuse_unreadable
 def scan(
@@ -202,6 +205,13 @@ def _unknown_split(
     place = root.joinpath(*parts[: depth + 1])
     beside = read_folder(place.parent).folders if levels[depth] == "{split}" else [name]
     unknown = [folder for folder in dict.fromkeys((name, *beside)) if folder not in split_of]
+    words = {*labels.DEFAULT_REAL_FOLDERS, *CLASS_WORDS}
+    if levels[0] == "{split}" and {folder.strip().casefold() for folder in unknown} <= words:
+        return InputError(
+            f"{place} names a class, where data.source.layout has {{split}}",
+            "for folders of classes without splits, give "
+            "'data.source.layout=\"{domain}/{video}\"' data.source.split=test (or train, val)",
+        )
     proposed = {
         folder: SPLIT_GUESSES.get(folder.strip().casefold(), "|".join(SPLITS)) for folder in unknown
     }

@@ -3,6 +3,7 @@
 ROOT/synthetic-vN/DATASET/DOMAIN/VIDEO/INDEX.jpg
 """
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from fmsd.console import track
 from fmsd.data.frame import REAL, Frame, video_id
 from fmsd.data.synthetic import plan
 from fmsd.errors import InputError, reason
+
+log = logging.getLogger(__name__)
 
 
 def scan(root: Path) -> Iterator[Frame]:
@@ -23,6 +26,7 @@ def scan(root: Path) -> Iterator[Frame]:
     folder = root / f"synthetic-v{plan.DRAWING_VERSION}"
     try:
         if not folder.is_dir():
+            log.info("The embedded dataset is drawn into %s.", folder)
             _draw(folder)
     except OSError as error:
         raise InputError(
