@@ -160,6 +160,9 @@ def test_the_status_of_something_else_is_refused(
     [
         ({"shards": 0}, "shards"),
         ({"shards": 2**60}, "shards"),
+        ({"shard": 1}, "shard 1 of 1"),
+        ({"updated": 1e30}, "updated"),
+        ({"updated": -1e18}, "updated"),
         ({"data": "../x"}, "data"),
         ({"updated": "now"}, "updated"),
     ],

@@ -84,6 +84,9 @@ def test_the_face_under_the_mask_is_taken_of_the_fake_and_of_its_real_video(
     assert run(root, by_track) == 2  # the rest would be made by masks
     error = " ".join(capsys.readouterr().err.split())
     assert "were made with mask=None, not auto; choose another out=FOLDER" in error
+    assert run(root, out, "mask=null") == 2  # and the other way round
+    error = " ".join(capsys.readouterr().err.split())
+    assert "were made with mask=auto, not None; choose another out=FOLDER" in error
 
 
 def extracted(

@@ -16,7 +16,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,7 @@ def mirror(address: str, packs: Path) -> Path:
                         )
             with atomic(folder / "pack.json") as partial:
                 partial.write_bytes(content)
-            _keep_contents(folder)
+            _keep_contents(folder, files)
             with atomic(folder / RECORD) as partial:
                 partial.write_text(
                     json.dumps({"address": address, "files": files}), encoding="utf-8"
@@ -192,7 +192,7 @@ def _fetch_tar(tar: Path, patience: float) -> io.FileIO | None:
         return opened
 
 
-def _keep_contents(folder: Path) -> None:
+def _keep_contents(folder: Path, tars: Collection[str]) -> None:
     """Writes the digests in the table of a pack apart, by tar, if it has any.
 
     Loader processes are forked, and in those polars cannot read the table.
@@ -205,7 +205,7 @@ def _keep_contents(folder: Path) -> None:
     schema = pl.Schema({**PLACE_SCHEMA, "content": pl.UInt64})
     rows = read_table(folder / PLACES, schema, COPY)
     columns = [pl.col(name).reinterpret(signed=False) for name in ("offset", "size")]
-    parts = rows.partition_by("tar", as_dict=True)
+    parts = rows.filter(pl.col("tar").is_in(list(tars))).partition_by("tar", as_dict=True)
     tables = {
         str(tar): part.select(*columns, "content").to_numpy() for (tar,), part in parts.items()
     }

@@ -80,6 +80,7 @@ class FaceLandmarks:
             self._landmarker = self._create(str(path), TEST_SCORE)
             check_detection(self, path)
             if score != TEST_SCORE:
+                self._landmarker.close()
                 self._landmarker = self._create(str(path), score)
         except (RuntimeError, ValueError, OSError) as error:
             raise InputError(

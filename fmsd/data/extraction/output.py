@@ -35,7 +35,7 @@ def write_settings(out: Path, settings: dict[str, Any]) -> None:
         # a setting that is not recorded had its default
         unrecorded = {"mask": None, "conversion": settings.get("conversion")}
         before = asdict(Recipe()) | unrecorded | before
-        for name, value in settings.items():
+        for name, value in (settings | {"mask": settings.get("mask")}).items():
             if before.get(name) != value:
                 raise InputError(
                     f"The crops in {out} were made with {name}={before.get(name)}, not {value}",

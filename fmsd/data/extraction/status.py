@@ -18,7 +18,7 @@ from fmsd.atomic import atomic
 from fmsd.data.extraction.output import SETTINGS_FILE
 from fmsd.data.extraction.workers import HEARTBEAT
 from fmsd.errors import InputError
-from fmsd.json_records import Count, Number, read_record
+from fmsd.json_records import Count, read_record
 from fmsd.names import check_name
 
 STATUS_FOLDER = ".status"
@@ -37,6 +37,10 @@ def _data_name(name: str) -> str:
     return name
 
 
+Time = Annotated[float, Field(ge=0, le=253402300799, allow_inf_nan=False)]
+"""Seconds since 1970, until the last year that a date can have."""
+
+
 class StatusRecord(TypedDict):
     """The fields of `Status`, as its file stores them."""
 
@@ -47,8 +51,8 @@ class StatusRecord(TypedDict):
     before: Count
     done: Count
     failed: Count
-    began: Number
-    updated: Number
+    began: Time
+    updated: Time
     ended: bool
 
 
@@ -162,6 +166,10 @@ def read_status(out: Path) -> list[Status]:
         for path in sorted((out / STATUS_FOLDER).glob("*.json"))
         if (record := read_record(path, StatusRecord, remedy))
     ]
+    if wrong := [status for status in found if status.shard >= status.shards]:
+        raise InputError(
+            f"{out / STATUS_FOLDER} is damaged: shard {wrong[0].shard} of {wrong[0].shards}", remedy
+        )
     if not found:
         raise InputError(
             f"{out} does not say how far its extraction is: an older version of fmsd made it, or "
