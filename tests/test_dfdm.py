@@ -57,6 +57,13 @@ def test_fakes_without_a_pair_are_counted(tmp_path: Path) -> None:
     assert "The names of 2 fakes of dfdm do not tell what real video" in told[0]
 
 
+def test_a_folder_above_the_real_videos_is_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    with pytest.raises(InputError, match="the folder in which the videos themselves lie") as told:
+        list(dfdm.scan(root, reals=[str(tmp_path)]))
+    assert f"{tmp_path} of data.source.reals holds no videos" in str(told.value)
+
+
 def test_what_lacks_is_named(tmp_path: Path) -> None:
     root = tree(tmp_path)
     with pytest.raises(InputError, match=r"Celeb-real of Celeb-DF v2 as data\.source\.reals"):

@@ -249,7 +249,7 @@ def odd(tree: Path) -> Path:
 REPORTED = (
     "test/real/test0 holds 2 files ending in .heic, which are not read; convert them to PNG or "
     "JPEG. (3 files in 2 places: files ending in .heic;",
-    "The folder {root}/train/other holds no frames; extract them again or remove it. (1 more like "
+    "The folder {root}/train/other holds no frames; extract them again. (1 more like "
     "this: folders without frames;",
     "train/swap/lost is a link to {root}/nowhere, which is not there; complete the copy, or "
     "remove the link. (1 more like this: broken links;",

@@ -112,7 +112,7 @@ def check_filled(filled: Mapping[tuple[str, int], bool]) -> None:
             raise InputError(
                 f"All {'fake' if label else 'real'} videos of {dataset} lack frames: their folders "
                 "are empty",
-                "extract them again, or remove these folders to go without them",
+                "extract them again, or give the folder that holds them",
             )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, pair_id, video_id
-from fmsd.data.sources.tree import VideoPaths, list_videos, one_of_two
+from fmsd.data.sources.tree import VideoPaths, list_videos, one_of_two, read_folder
 from fmsd.errors import InputError
 from fmsd.paths import expand_home
 
@@ -51,12 +51,20 @@ def list_reals(
         frames: name of the folders of extracted frames; detected where there is only one.
 
     Raises:
-        InputError: see `real_folders`, or two videos have one name and neither is an empty folder.
+        InputError: see `real_folders`, a folder holds no videos, or two videos have one name and
+            neither is an empty folder.
     """
     videos: dict[str, VideoPaths] = {}
     problems: list[Problem] = []
     for folder in real_folders(reals, title, which):
         found, more = list_videos(folder, frames)
+        if not any(
+            file or (images and read_folder(images).images) for file, images in found.values()
+        ):
+            raise InputError(
+                f"The folder {folder} of data.source.reals holds no videos and no frames",
+                f"give {which}: the folder in which the videos themselves lie",
+            )
         problems += more
         for name, paths in found.items():
             if videos.setdefault(name, paths) != paths:

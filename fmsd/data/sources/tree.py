@@ -194,7 +194,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def frameless_problem(folder: Path, domain: str | None = None) -> Problem:
     """The problem of a folder that should contain frames or videos and contains none."""
     what = f"The folder {folder} holds no frames"
-    return Problem(FRAMELESS, what, "extract them again or remove it", domain=domain)
+    return Problem(FRAMELESS, what, "extract them again", domain=domain)
 
 
 def walk_folders(
