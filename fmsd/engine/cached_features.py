@@ -7,6 +7,7 @@ layer alone. Losses, weights and predictions are those of a training that comput
 anew, bit by bit where a frame's features do not depend on the other frames of its batch.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -45,6 +46,9 @@ NOISE_IMAGES = 2
 Precision = Callable[[], AbstractContextManager[Any]]
 """The context of a forward pass."""
 
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A forward pass of images or of inputs of the last layer: those inputs, and the logits."""
+
 
 def use_cached_features(
     model: Detector,
@@ -56,8 +60,8 @@ def use_cached_features(
 ) -> bool:
     """Makes the loaders of `data` yield features in place of pixels, where they never change.
 
-    A training that shows fewer frames than its split has computes those alone. A test dataset with
-    a file that cannot be read keeps its pixels.
+    A training so short that it does not show every frame of its split keeps its pixels: computing
+    all features would take longer. So does a test dataset with a file that cannot be read.
 
     Args:
         model: adapted, on `device`, in training mode.
@@ -73,13 +77,15 @@ def use_cached_features(
     unchanging = data.augment == "none" and data.strong is None
     if not unchanging or shown < len(data.splits.train) or not trains_last_layer(model):
         return False
-    backbone = backbone_digest(model, base, data.size, device, precision)
+
+    def forward(image: Tensor) -> tuple[Tensor, Tensor]:
+        with precision():
+            return last_input_and_logits(model, image.to(device, non_blocking=True))
+
+    backbone = backbone_digest(model, base, data.size, forward)
     if backbone is None:
         return False
-
-    def features(manifest: Manifest, what: str, full: bool = False) -> tuple[Tensor, Tensor]:
-        return load_or_compute(manifest, what, backbone, model, data, device, precision, full)
-
+    features = functools.partial(load_or_compute, data, backbone, forward)
     data.features["train"] = features(data.splits.train, "training frames", full=True)
     data.features["val"] = features(data.splits.validation, "validation frames")
     for name, manifest in data.tests.items():
@@ -98,9 +104,7 @@ def trains_last_layer(model: Detector) -> bool:
 
 
 @torch.no_grad()
-def backbone_digest(
-    model: Detector, base: str, size: int, device: torch.device, precision: Precision
-) -> str | None:
+def backbone_digest(model: Detector, base: str, size: int, forward: Forward) -> str | None:
     """A digest of everything that the features of an image depend on.
 
     It holds the features of two images of noise: they differ wherever the device, the precision or
@@ -112,19 +116,17 @@ def backbone_digest(
     """
     generator = torch.Generator().manual_seed(0)
     shape = (NOISE_IMAGES, 3, size, size)
-    noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+    noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     passes = []
     for training in (True, True, False):
         model.train(training)
-        with precision():
-            passes.append(last_input_and_logits(model, noise))
+        passes.append(forward(noise))
     model.train()
     (first, logit), *others = passes
     if first.ndim != FEATURE_DIMENSIONS or not all(torch.equal(first, each) for each, _ in others):
         return None
-    with precision():
-        if not torch.equal(model(first), logit):
-            return None
+    if not torch.equal(forward(first)[1], logit):
+        return None
     about = {
         "weights": base,
         "modules": repr(model.backbone),
@@ -145,20 +147,18 @@ def _version(package: str) -> str:
 
 
 def load_or_compute(
+    data: DataModule,
+    backbone: str,
+    forward: Forward,
     manifest: Manifest,
     what: str,
-    backbone: str,
-    model: Detector,
-    data: DataModule,
-    device: torch.device,
-    precision: Precision,
     full: bool = False,
 ) -> tuple[Float[Tensor, "frames channels"], Int[Tensor, " frames"]]:
     """The features of a manifest's frames and the digests of their files, in its order.
 
     Args:
-        what: the frames in words.
         backbone: see `backbone_digest`.
+        what: the frames in words.
         full: all batches have `data.batch_size` images, as those of training.
 
     Raises:
@@ -179,7 +179,7 @@ def load_or_compute(
         loader = data.loader(data.unaugmented(manifest), None)
         passes = track(loader, f"Features of {what}", len(loader), "batches")
         size = data.batch_size if full else 0
-        feature, content = run_backbone(passes, len(manifest), size, model, device, precision)
+        feature, content = run_backbone(forward, passes, len(manifest), size)
         if changed := (content.numpy() != expected).sum():
             raise InputError(
                 f"{changed} of the {what} are not what they were a moment ago",
@@ -196,29 +196,22 @@ def load_or_compute(
 
 @torch.no_grad()
 def run_backbone(
-    batches: Iterable[Frames],
-    frames: int,
-    size: int,
-    model: Detector,
-    device: torch.device,
-    precision: Precision,
+    forward: Forward, batches: Iterable[Frames], frames: int, size: int
 ) -> tuple[Float[Tensor, "frames channels"], Int[Tensor, " frames"]]:
     """The inputs of the last layer for batches in the order of their frames, and their contents.
 
     Args:
-        frames: their number.
-        size: a smaller batch is filled up to so many images: some kernels add up in another order
-            for other sizes, and those for one image nearly always do.
+        frames: the number of frames.
+        size: the least number of images in a pass; a smaller batch is filled up with its own
+            images, because the size of a batch decides in which order some kernels add numbers.
     """
     feature, content = torch.empty(0), torch.empty(frames, dtype=torch.int64)
     done = 0
     for batch in batches:
-        count = len(batch.image)
-        image = batch.image.to(device, non_blocking=True)
+        image, count = batch.image, len(batch.image)
         if count < size:
             image = image[torch.arange(size) % count]
-        with precision():
-            taken = last_input_and_logits(model, image)[0][:count].cpu()
+        taken = forward(image)[0][:count].cpu()
         if not done:
             feature = torch.empty(frames, taken.shape[1], dtype=taken.dtype)
         feature[done : done + count], content[done : done + count] = taken, batch.content

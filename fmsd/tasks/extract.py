@@ -194,18 +194,17 @@ def print_status(out: Path) -> None:
     rows = [
         [
             part.data if part.shards == 1 else f"{part.data} {part.shard}/{part.shards}",
-            part.state(now),
-            *(f"{number:,}" for number in (part.videos, part.before + part.done)),
-            *(f"{number:,}" for number in (part.failed, part.left)),
-            f"{60 * part.rate:,.1f}",
+            str(record["state"]),
+            *(f"{record[name]:,}" for name in ("videos", "done", "failed", "left")),
+            f"{record['videos_per_minute']:,.1f}",
             format_seconds(part.seconds_left),
             format_seconds(max(0.0, now - part.updated)) if part.began else "-",
         ]
-        for part in parts
+        for part, record in zip(parts, records, strict=True)
     ]
     header = ["data", "state", "videos", "done", "failed", "left", "videos/min"]
     done, videos = (sum(record[key] for record in records) for key in ("done", "videos"))
-    times = [part.seconds_left for part in parts if part.state(now) == "running"]
+    times = [record["seconds_left"] for record in records if record["state"] == "running"]
     known = [seconds for seconds in times if seconds is not None]
     left = f"; those that run need about {format_seconds(max(known))}" if known else ""
     print_table(

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data.frame import REAL, Audio, Entry, Split, pair_id
-from fmsd.data.sources.listing import Described, describe, find_videos, group_name
-from fmsd.data.sources.text import CORRECT_ENTRY, read_json, require_choice, require_member
+from fmsd.data.sources.listing import Described, describe, find_videos, group_name, read_entries
+from fmsd.data.sources.text import CORRECT_ENTRY, require_choice
 from fmsd.data.sources.tree import refuse_unreadable
 from fmsd.errors import InputError
 
@@ -61,13 +61,9 @@ def scan(
     path = root / metadata
     if not path.is_file():
         raise InputError(f"There is no {path}", "give the folder that holds it as data.root=PATH")
-    listed: dict[str, Described | None] = {}
-    for number, row in enumerate(read_json(path, list), 1):
-        file = require_member(row, "file", str, path, f"entry {number}")
-        key = PurePosixPath(file).with_suffix("").as_posix()
-        if key in listed:
-            raise InputError(f"{path} lists {file} twice", "keep one of its entries")
-        listed[key] = _described(row, file, path, dataset, split, real_with_fake_audio)
+    listed = read_entries(
+        path, lambda row, file: _described(row, file, path, dataset, split, real_with_fake_audio)
+    )
     below = root / metadata.removesuffix("_metadata.json")
     found, problems = find_videos(below if below.is_dir() else root, frames)
     yield from problems

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data.frame import REAL, Entry, Split, pair_id
-from fmsd.data.sources.listing import Described, describe, find_videos
-from fmsd.data.sources.text import CORRECT_ENTRY, read_json, require_choice, require_member
+from fmsd.data.sources.listing import Described, describe, find_videos, read_entries
+from fmsd.data.sources.text import CORRECT_ENTRY, require_choice, require_member
 from fmsd.data.sources.tree import refuse_unreadable
 from fmsd.errors import InputError
 
@@ -48,13 +48,9 @@ def scan(
             f"There is neither {LISTS[0]} nor {LISTS[1]} in {root}",
             "give the folder that holds it as data.root=PATH",
         )
-    listed: dict[str, Described | None] = {}
-    for number, row in enumerate(read_json(path, list), 1):
-        file = require_member(row, "file", str, path, f"entry {number}")
-        key = PurePosixPath(file).with_suffix("").as_posix()
-        if key in listed:
-            raise InputError(f"{path} lists {file} twice", "keep one of its entries")
-        listed[key] = _described(row, file, path, dataset, real_with_fake_audio)
+    listed = read_entries(
+        path, lambda row, file: _described(row, file, path, dataset, real_with_fake_audio)
+    )
     found, problems = find_videos(root, frames)
     yield from problems
     yield from describe(found, listed, dataset, path, root)

@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from fmsd.data.frame import REAL, Audio, Entry, Problem, Split, Video, video_id
+from fmsd.data.sources.text import read_json, require_member
 from fmsd.data.sources.tree import (
     FRAME_FOLDERS,
     SIDE_FOLDERS,
@@ -39,6 +40,27 @@ class Described(NamedTuple):
     split: Split
     pair: str = ""
     audio: Audio = ""
+
+
+def read_entries(
+    path: Path, describe_entry: Callable[[Any, str], Described | None]
+) -> dict[str, Described | None]:
+    """What a JSON list says of each video, by its path without suffix.
+
+    Args:
+        describe_entry: from an entry and its `file`; None for what is left out.
+
+    Raises:
+        InputError: the list is damaged, or lists a file twice.
+    """
+    listed: dict[str, Described | None] = {}
+    for number, row in enumerate(read_json(path, list), 1):
+        file = require_member(row, "file", str, path, f"entry {number}")
+        key = PurePosixPath(file).with_suffix("").as_posix()
+        if key in listed:
+            raise InputError(f"{path} lists {file} twice", "keep one of its entries")
+        listed[key] = describe_entry(row, file)
+    return listed
 
 
 def find_videos(root: Path, frames: str | None = None) -> tuple[Found, list[Problem]]:
