@@ -498,7 +498,7 @@ def test_the_metrics_of_scores_are_those_of_any_affine_map_of_them(
         file = written_csv(table.select("path", score=scores), tmp_path / f"{name}.csv")
         higher = "higher=real" if name == "mirrored" else "higher=fake"
         run = imported(tree, file, tmp_path / name, "scale=score", higher)
-        found.append(run.results().drop("stamp", "run", strict=False))
+        found.append(run.results().drop("stamp"))
     videos = table.group_by("video").agg(pl.col("label").first(), pl.col("score").mean())
     for level, rows in (("frame", table), ("video", videos)):
         auc = found[0].filter(metric="auc", level=level)["value"].item()

@@ -421,8 +421,7 @@ def test_an_import_of_the_written_scores_has_the_same_predictions(
     kept = tmp_path / "refused.scores.csv"
     words = [*given, "coverage=exclude", f"out={again}", "data=folder", f"data.root={damaged}"]
     assert main(["import", f"scores={kept}", *words]) == 0
-    one, other = (predictions(place).drop("content", strict=False) for place in (run, again))
-    assert one.equals(other)
+    assert predictions(run).drop("content").equals(predictions(again))  # which reads no image
     assert values(run) == values(again)
     assert values(run, "video") == values(again, "video")
 
